@@ -1,0 +1,1 @@
+//! An engine tied to session, stream and admission; one file per protocol.

@@ -1,0 +1,1 @@
+//! Other systems' words live only here: one folder each.

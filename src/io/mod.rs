@@ -1,0 +1,1 @@
+//! Sockets and listeners on io_uring; names only stdx.

@@ -1,0 +1,5 @@
+//! What is carried: frames and the little that a relay must know of codecs.
+
+pub mod frame;
+
+pub use frame::{Frame, FrameFlags, Track};

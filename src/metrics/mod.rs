@@ -1,0 +1,1 @@
+//! The same view, rendered for scraping.

@@ -1,0 +1,176 @@
+//! Everything that crosses between control and a shard, in two enums.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::admission::{Ban, Ticket};
+use crate::event::Event;
+use crate::names::{Kind, SessionId, ShardId, StreamKey};
+use crate::session::{CloseReason, Facts, SessionSample};
+use crate::stream::{RelayReceiver, RelaySender, StreamSample};
+
+/// What a shard tells control.
+pub enum ToControl {
+    /// Something happened.
+    Event(Event),
+    /// May this session publish its stream? Only control knows who else does. Answered by [`ToShard::PublishVerdict`].
+    AskPublish {
+        /// Quoted in the answer.
+        ticket: Ticket,
+        /// Who asks.
+        facts: Arc<Facts>,
+    },
+    /// The publisher of a stream homed on this shard left (its session closed). The resume window runs.
+    PublisherLeft {
+        /// The stream.
+        key: StreamKey,
+        /// The session that left.
+        session: SessionId,
+    },
+    /// This shard has its first subscriber of a stream, whether homed here or not.
+    Subscribe(StreamKey),
+    /// This shard's last subscriber of a stream left, or the stream ended here.
+    Unsubscribe(StreamKey),
+    /// The shard's numbers, every `report_every`.
+    Report(Box<Report>),
+    /// An order was carried out: how many sessions it touched.
+    Done {
+        /// Which order.
+        order: OrderId,
+        /// How many sessions.
+        count: usize,
+    },
+    /// The shard has closed everything and its thread ends.
+    Stopped,
+}
+
+/// What control tells a shard.
+pub enum ToShard {
+    /// The answer to [`ToControl::AskPublish`].
+    PublishVerdict {
+        /// Which question.
+        ticket: Ticket,
+        /// Yes, or why not.
+        verdict: Result<(), CloseReason>,
+    },
+    /// Copy frames of a stream homed here into this queue, and ring that shard's doorbell.
+    RelayOpen {
+        /// The stream.
+        key: StreamKey,
+        /// Who receives.
+        to: ShardId,
+        /// The queue.
+        queue: RelaySender,
+    },
+    /// Stop copying.
+    RelayClose {
+        /// The stream.
+        key: StreamKey,
+        /// Who received.
+        to: ShardId,
+    },
+    /// Frames of a stream that this shard subscribed to come from here.
+    RelayAttach {
+        /// The stream.
+        key: StreamKey,
+        /// The queue.
+        queue: RelayReceiver,
+    },
+    /// Close these sessions. Answered by [`ToControl::Done`].
+    Close {
+        /// Quoted in the answer.
+        order: OrderId,
+        /// Which; unknown ids are skipped.
+        sessions: Vec<SessionId>,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Refuse these from now on. Answered by [`ToControl::Done`].
+    Ban {
+        /// Quoted in the answer.
+        order: OrderId,
+        /// Whom.
+        bans: Arc<[Ban]>,
+    },
+    /// Lift one ban.
+    Unban {
+        /// Whose.
+        address: IpAddr,
+        /// In which role.
+        kind: Kind,
+        /// On which stream.
+        key: StreamKey,
+    },
+    /// Stop accepting, say goodbye to every session, evenly until the deadline, then stop.
+    Drain {
+        /// When everything must be closed.
+        deadline: Instant,
+    },
+    /// Close everything now and stop.
+    Stop,
+}
+
+/// Names an order, so that its answer can be matched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OrderId(pub u64);
+
+/// A shard's numbers.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Whose.
+    pub shard: ShardId,
+    /// When.
+    pub at: Instant,
+    /// Sessions whose numbers changed since the last report.
+    pub sessions: Vec<SessionSample>,
+    /// Every stream on the shard.
+    pub streams: Vec<StreamSample>,
+    /// The shard itself.
+    pub load: ShardLoad,
+}
+
+/// How a shard is doing. Counts are totals since the start unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ShardLoad {
+    /// Connections open now.
+    pub connections: usize,
+    /// Of those, not yet admitted.
+    pub unauthenticated: usize,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections refused at accept.
+    pub refused: u64,
+    /// Longest time the executor was late for its tick, in the last report period.
+    pub loop_lag_max: Duration,
+    /// Bytes waiting for all players together, now.
+    pub queue_bytes: u64,
+    /// Packaged media held, now.
+    pub log_bytes: u64,
+    /// Write calls.
+    pub writes: u64,
+    /// Read calls.
+    pub reads: u64,
+    /// Bytes written.
+    pub tx_bytes: u64,
+    /// Bytes read.
+    pub rx_bytes: u64,
+    /// Rounds of the pump.
+    pub rounds: u64,
+    /// Frames dropped for slow players.
+    pub dropped_frames: u64,
+    /// Frames dropped between shards.
+    pub relay_dropped: u64,
+    /// Glitches seen on connections.
+    pub glitches: u64,
+    /// Panics caught, each of which closed one connection.
+    pub internal_errors: u64,
+    /// Bans in force.
+    pub bans: usize,
+    /// Requests refused by a ban.
+    pub ban_hits: u64,
+    /// CPU time of the shard's thread.
+    pub cpu: Duration,
+    /// Mail that found the queue to control full and waited (in messages).
+    pub mail_backlog: usize,
+}

@@ -1,0 +1,62 @@
+//! A player's place in a log.
+
+use std::time::Instant;
+
+use crate::stream::{Live, Settings};
+
+/// What a player is owed right now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing new.
+    Nothing,
+    /// Bytes are waiting.
+    Bytes(u64),
+    /// The cursor fell out of the window and jumped to the next keyframe; `dropped_frames` were skipped.
+    /// When `headers_changed`, the stream's headers must be sent again before the log's bytes.
+    Jumped {
+        /// Frames skipped.
+        dropped_frames: u64,
+        /// The configuration changed in what was skipped.
+        headers_changed: bool,
+    },
+    /// It keeps happening: close as `slow_consumer`.
+    GiveUp,
+}
+
+/// What a write completed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Frames that are now out whole.
+    pub frames: u64,
+    /// Their media payload bytes, packaging left out.
+    pub media_bytes: u64,
+}
+
+/// A place in a log. A few dozen bytes; all there is of a player's queue.
+#[derive(Clone, Debug)]
+pub struct Cursor(());
+
+impl Cursor {
+    /// A newcomer's cursor: at the newest group of pictures if the cache holds one, else waiting for the
+    /// next keyframe (or, on a stream without video, for the next frame).
+    #[must_use]
+    pub fn join(_live: &Live, _now: Instant) -> Self {
+        todo!("H4")
+    }
+
+    /// What is owed. Applies the overflow rule.
+    pub fn due(&mut self, _live: &Live, _settings: &Settings, _now: Instant) -> Due {
+        todo!("H4")
+    }
+
+    /// Records that the kernel took `bytes` of what `Log::slices` offered from [`offset`](Self::offset).
+    pub fn on_written(&mut self, _live: &Live, _bytes: u64) -> Written {
+        todo!("H4")
+    }
+
+    /// Where the next byte comes from.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        todo!("H4")
+    }
+}
