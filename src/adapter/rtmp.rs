@@ -537,6 +537,8 @@ impl Rtmp {
             counters.rx_frames += 1;
             counters.rx_media_bytes += frame.payload.len() as u64;
         }
+        #[cfg(feature = "faults")]
+        fault(&it.key);
         let (session, slot, known) = (it.session, it.slot, it.headers);
         let configures = frame.flags.sequence_header || frame.flags.metadata;
         let packager = Packager::new(&core.rtmp);
@@ -839,4 +841,11 @@ fn join_queries(app: Option<&str>, stream: Option<&str>) -> Option<Box<str>> {
 /// The last `vhost=` of a query.
 fn vhost_in(query: &str) -> Option<&str> {
     query.split('&').filter_map(|pair| pair.strip_prefix("vhost=")).next_back().filter(|text| !text.is_empty())
+}
+
+/// The defect that the tests ask for by name.
+#[cfg(feature = "faults")]
+#[expect(clippy::panic, reason = "the panic is what the test wants to see contained")]
+fn fault(key: &StreamKey) {
+    assert!(key.stream() != "fault-panic", "asked for by its name");
 }

@@ -271,7 +271,7 @@ impl Shard {
             return;
         }
         open.retain(|connection| !connection.with_adapter(|adapter| adapter.is_publisher()));
-        let ticks_left = (total - passed).as_millis() / TICK.as_millis() + 1;
+        let ticks_left = total.saturating_sub(passed).as_millis() / TICK.as_millis() + 1;
         let share = open.len().div_ceil(usize::try_from(ticks_left).unwrap_or(usize::MAX).max(1));
         for connection in open.into_iter().take(share) {
             self.end(connection, now, Reason::Drain.into(), true);

@@ -143,13 +143,10 @@ impl Wire for Socket<'_> {
 pub async fn serve(shard: Rc<Shard>, connection: Rc<Connection>) {
     poll_fn(|cx| {
         // A panic is a defect of ours in what this one peer sent: it costs this connection and nothing else.
-        match catch_unwind(AssertUnwindSafe(|| shard.poll_connection(cx, &connection))) {
-            Ok(poll) => poll,
-            Err(_) => {
-                shard.on_panic(&connection);
-                Poll::Ready(())
-            }
-        }
+        catch_unwind(AssertUnwindSafe(|| shard.poll_connection(cx, &connection))).unwrap_or_else(|_| {
+            shard.on_panic(&connection);
+            Poll::Ready(())
+        })
     })
     .await;
     shard.forget(&connection);
@@ -178,9 +175,9 @@ impl Shard {
     fn poll_open(&self, cx: &mut Context<'_>, connection: &Connection, now: Instant) {
         match self.turn(cx, connection, now) {
             Ok(()) => self.note_progress(connection),
-            Err(Ended::ByPeer(reason)) => self.finish(connection, now, reason),
-            Err(Ended::ByUs(reason)) => self.end(connection, now, reason, false),
-            Err(Ended::ByOrder(reason)) => self.end(connection, now, reason, true),
+            Err(Ended::Peer(reason)) => self.finish(connection, now, reason),
+            Err(Ended::Us(reason)) => self.end(connection, now, reason, false),
+            Err(Ended::Order(reason)) => self.end(connection, now, reason, true),
         }
     }
 
@@ -190,7 +187,7 @@ impl Shard {
         }
         if connection.is_due(now) {
             let result = connection.adapter.borrow_mut().handle_timeout(now, &mut self.core.borrow_mut());
-            result.map_err(Ended::ByUs)?;
+            result.map_err(Ended::Us)?;
         }
         self.read_turn(cx, connection, now)?;
         self.write_turn(cx, connection, now)
@@ -219,8 +216,8 @@ impl Shard {
             let read = connection.stream.borrow_mut().poll_read(cx, &mut buffer);
             let bytes = match read {
                 Poll::Pending => return Ok(()),
-                Poll::Ready(Err(_)) => return Err(Ended::ByPeer(Reason::ClientReset.into())),
-                Poll::Ready(Ok(0)) => return Err(Ended::ByPeer(Reason::ClientDone.into())),
+                Poll::Ready(Err(_)) => return Err(Ended::Peer(Reason::ClientReset.into())),
+                Poll::Ready(Ok(0)) => return Err(Ended::Peer(Reason::ClientDone.into())),
                 Poll::Ready(Ok(bytes)) => bytes,
             };
             {
@@ -230,7 +227,7 @@ impl Shard {
             }
             let input = buffer.get(..bytes).unwrap_or_default();
             let result = connection.adapter.borrow_mut().handle_bytes(now, &mut self.core.borrow_mut(), input);
-            result.map_err(Ended::ByUs)?;
+            result.map_err(Ended::Us)?;
         }
         Ok(())
     }
@@ -246,7 +243,7 @@ impl Shard {
             });
             match poll {
                 Poll::Pending => return Ok(()),
-                Poll::Ready(Err(_)) => return Err(Ended::ByPeer(Reason::ClientReset.into())),
+                Poll::Ready(Err(_)) => return Err(Ended::Peer(Reason::ClientReset.into())),
                 Poll::Ready(Ok(sent)) => {
                     {
                         let mut totals = self.totals.borrow_mut();
@@ -277,8 +274,8 @@ impl Shard {
                 connection.wake();
                 Ok(())
             }
-            Flow::Gone => Err(Ended::ByPeer(Reason::ClientReset.into())),
-            Flow::GiveUp => Err(Ended::ByOrder(Reason::SlowConsumer.into())),
+            Flow::Gone => Err(Ended::Peer(Reason::ClientReset.into())),
+            Flow::GiveUp => Err(Ended::Order(Reason::SlowConsumer.into())),
         }
     }
 
@@ -400,9 +397,9 @@ impl Shard {
 #[derive(Clone, Copy)]
 pub(super) enum Ended {
     /// The peer closed or is gone: nothing can be said any more.
-    ByPeer(CloseReason),
+    Peer(CloseReason),
     /// We end it, and the engine has said why where the protocol has words for it.
-    ByUs(CloseReason),
+    Us(CloseReason),
     /// We end it and say why first.
-    ByOrder(CloseReason),
+    Order(CloseReason),
 }

@@ -57,6 +57,7 @@ impl Post {
     ///
     /// # Errors
     /// The mail itself.
+    #[expect(clippy::result_large_err, reason = "the mail comes back: a full box must not lose it")]
     pub fn to_control(&self, from: ShardId, mail: ToControl) -> Result<(), ToControl> {
         match self.boxes.get(from.index()) {
             Some(boxes) => boxes.to_control.push(mail),

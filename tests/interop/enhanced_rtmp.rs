@@ -9,7 +9,18 @@ use crate::support::{eventually, scratch};
 fn make_clip(path: &Path, codec: &[&str]) {
     peers::run(
         peers::new_ffmpeg()
-            .args(["-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-f", "lavfi", "-i", "sine=frequency=440", "-t", "3"])
+            .args([
+                "-f",
+                "lavfi",
+                "-i",
+                "testsrc2=size=320x180:rate=25",
+                "-f",
+                "lavfi",
+                "-i",
+                "sine=frequency=440",
+                "-t",
+                "3",
+            ])
             .args(codec)
             .args(["-pix_fmt", "yuv420p", "-g", "25", "-c:a", "aac", "-b:a", "64k", "-f", "flv"])
             .arg(path),
@@ -28,7 +39,10 @@ fn passes_untouched(stream: &str, codec: &[&str], four_cc: &str) {
     // A newcomer starts at a keyframe, which the cache must have recognised, and the API names the codec.
     let url = server.url(&format!("live/{stream}-late"));
     let _publisher = Running::start(
-        peers::new_ffmpeg().args(["-re", "-stream_loop", "-1", "-i"]).arg(&clip).args(["-c", "copy", "-f", "flv", &url]),
+        peers::new_ffmpeg()
+            .args(["-re", "-stream_loop", "-1", "-i"])
+            .arg(&clip)
+            .args(["-c", "copy", "-f", "flv", &url]),
     );
     eventually("the API names the codec", || {
         let (_, body) = server.get("/v1/streams");
@@ -36,17 +50,31 @@ fn passes_untouched(stream: &str, codec: &[&str], four_cc: &str) {
             streams.iter().any(|it| it["video"]["codec"] == four_cc && it["video"]["gop_frames"].as_u64() > Some(0))
         })
     });
-    let output = peers::run(
-        peers::new_ffmpeg()
-            .args(["-rw_timeout", "10000000", "-i", &url, "-frames:v", "10", "-f", "null", "-"]),
-    );
+    let output = peers::run(peers::new_ffmpeg().args([
+        "-rw_timeout",
+        "10000000",
+        "-i",
+        &url,
+        "-frames:v",
+        "10",
+        "-f",
+        "null",
+        "-",
+    ]));
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(!errors.contains("error") && !errors.contains("Could not find ref"), "the first picture was no keyframe: {errors}");
+    assert!(
+        !errors.contains("error") && !errors.contains("Could not find ref"),
+        "the first picture was no keyframe: {errors}"
+    );
 }
 
 #[test]
 fn hevc_passes_untouched() {
-    passes_untouched("hevc", &["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=error:bframes=0"], "hvc1");
+    passes_untouched(
+        "hevc",
+        &["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=error:bframes=0"],
+        "hvc1",
+    );
 }
 
 #[test]

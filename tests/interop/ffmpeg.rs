@@ -53,7 +53,16 @@ fn ffprobe_reads_codecs_and_size_from_the_live_stream() {
     server.wait_for_sessions("kind=publish&stream=probe&state=running", 1);
     let output = peers::run(
         Command::new("ffprobe")
-            .args(["-v", "error", "-rw_timeout", "10000000", "-show_entries", "stream=codec_name,width,height", "-of", "csv=p=0"])
+            .args([
+                "-v",
+                "error",
+                "-rw_timeout",
+                "10000000",
+                "-show_entries",
+                "stream=codec_name,width,height",
+                "-of",
+                "csv=p=0",
+            ])
             .arg(&url),
     );
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -73,8 +82,13 @@ fn a_refused_publisher_reads_why() {
     let (_dir, dir) = scratch();
     let clip = dir.join("clip.flv");
     peers::make_clip(&clip, 1);
-    let mut publisher =
-        Running::start(peers::ffmpeg().arg("-i").arg(&clip).args(["-c", "copy", "-f", "flv", &server.url("live/denied")]));
+    let mut publisher = Running::start(peers::ffmpeg().arg("-i").arg(&clip).args([
+        "-c",
+        "copy",
+        "-f",
+        "flv",
+        &server.url("live/denied"),
+    ]));
     assert!(!publisher.wait(), "the publish was accepted");
     let errors = publisher.errors();
     assert!(errors.contains("You are not allowed to do this."), "{errors}");
@@ -90,15 +104,19 @@ fn a_killed_publisher_is_closed_and_a_silent_one_times_out() {
     let clip = dir.join("clip.flv");
     peers::make_clip(&clip, 2);
     let publish = |stream: &str| {
-        Running::start(
-            peers::ffmpeg()
-                .args(["-re", "-stream_loop", "-1", "-i"])
-                .arg(&clip)
-                .args(["-c", "copy", "-f", "flv", &server.url(&format!("live/{stream}"))]),
-        )
+        Running::start(peers::ffmpeg().args(["-re", "-stream_loop", "-1", "-i"]).arg(&clip).args([
+            "-c",
+            "copy",
+            "-f",
+            "flv",
+            &server.url(&format!("live/{stream}")),
+        ]))
     };
     let id = |stream: &str| {
-        server.wait_for_sessions(&format!("kind=publish&stream={stream}&state=running"), 1)[0]["id"].as_str().unwrap().to_owned()
+        server.wait_for_sessions(&format!("kind=publish&stream={stream}&state=running"), 1)[0]["id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     };
 
     // SIGKILL: the kernel ends the connection in the program's name.

@@ -13,7 +13,9 @@ fn rtmpdump_records_every_packet() {
     let (clip, record) = (dir.join("clip.flv"), dir.join("record.flv"));
     peers::make_clip(&clip, 3);
     let url = server.url("live/record");
-    let mut player = Running::start(Command::new("rtmpdump").args(["--quiet", "--live", "--timeout", "15", "-r", &url, "-o"]).arg(&record));
+    let mut player = Running::start(
+        Command::new("rtmpdump").args(["--quiet", "--live", "--timeout", "15", "-r", &url, "-o"]).arg(&record),
+    );
     let playing = server.wait_for_sessions("kind=play&stream=record", 1);
     let mut publisher =
         Running::start(peers::ffmpeg().args(["-re", "-i"]).arg(&clip).args(["-c", "copy", "-f", "flv", &url]));

@@ -56,7 +56,8 @@ impl Server {
         if !shard.contains("unauthenticated_per_ip") {
             shard.push_str("unauthenticated_per_ip = 0\n");
         }
-        write!(config, "[shard]\n{shard}\n[admission]\n{admission}\n[api]\nlisten = \"{api}\"\nrate = 100000\n{rest}").unwrap();
+        write!(config, "[shard]\n{shard}\n[admission]\n{admission}\n[api]\nlisten = \"{api}\"\nrate = 100000\n{rest}")
+            .unwrap();
         let path = dir.path().join("sluicegate.toml");
         std::fs::write(&path, &config).unwrap();
         let log = std::fs::File::create(dir.path().join("server.log")).unwrap();
@@ -143,7 +144,11 @@ impl Server {
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let Some((head, body)) = answer.split_once("\r\n\r\n") else { return (0, String::new()) };
         let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
-        let body = if head.to_ascii_lowercase().contains("transfer-encoding: chunked") { dechunk(body) } else { body.to_owned() };
+        let body = if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+            dechunk(body)
+        } else {
+            body.to_owned()
+        };
         (status, body)
     }
 

@@ -117,7 +117,19 @@ pub fn packet_hashes(text: &str) -> Vec<Vec<String>> {
 
 /// The hashes of a file's packets.
 pub fn file_hashes(mut ffmpeg: Command, path: &Path) -> Vec<Vec<String>> {
-    let output = run(ffmpeg.arg("-i").arg(path).args(["-map", "0:v?", "-map", "0:a?", "-c", "copy", "-f", "framehash", "-hash", "md5", "-"]));
+    let output = run(ffmpeg.arg("-i").arg(path).args([
+        "-map",
+        "0:v?",
+        "-map",
+        "0:a?",
+        "-c",
+        "copy",
+        "-f",
+        "framehash",
+        "-hash",
+        "md5",
+        "-",
+    ]));
     packet_hashes(&String::from_utf8_lossy(&output.stdout))
 }
 

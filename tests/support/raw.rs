@@ -109,7 +109,14 @@ impl Raw {
     pub fn send_picture(&mut self, number: u64) {
         let timestamp = number * 40;
         if number == 0 {
-            self.send(9, 0, &[0x17, 0, 0, 0, 0, 1, 0x42, 0xc0, 0x1e, 0xff, 0xe1, 0, 4, 0x67, 0x42, 0xc0, 0x1e, 1, 0, 4, 0x68, 0xce, 0x3c, 0x80]);
+            self.send(
+                9,
+                0,
+                &[
+                    0x17, 0, 0, 0, 0, 1, 0x42, 0xc0, 0x1e, 0xff, 0xe1, 0, 4, 0x67, 0x42, 0xc0, 0x1e, 1, 0, 4, 0x68,
+                    0xce, 0x3c, 0x80,
+                ],
+            );
             self.send(8, 0, &[0xaf, 0, 0x12, 0x10]);
         }
         let mut picture = vec![if number % 25 == 0 { 0x17 } else { 0x27 }, 1, 0, 0, 0];

@@ -70,7 +70,11 @@ fn rt_39_a_session_in_single_bytes_is_the_same_session() {
         publisher.send_raw(&[byte]);
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert!(player.pump_until(PATIENCE, |it| it.messages.iter().any(|m| m.payload[..] == body)), "{:?}", player.messages);
+    assert!(
+        player.pump_until(PATIENCE, |it| it.messages.iter().any(|m| m.payload[..] == body)),
+        "{:?}",
+        player.messages
+    );
 }
 
 #[test]
@@ -99,7 +103,8 @@ fn i1_garbage_connections_change_nothing_for_a_live_player() {
         player.pump_until(Duration::from_millis(5), |_| false);
     }
     garbage.join().unwrap();
-    let pictures = |raw: &Raw| raw.messages.iter().filter(|m| m.type_id == 9 && m.payload.len() == 1_000).count() as u64;
+    let pictures =
+        |raw: &Raw| raw.messages.iter().filter(|m| m.type_id == 9 && m.payload.len() == 1_000).count() as u64;
     assert!(player.pump_until(PATIENCE, |it| pictures(it) >= number - 1), "{} of {number}", pictures(&player));
     let numbers: Vec<u64> = player
         .messages
@@ -138,7 +143,10 @@ fn fa_03_a_stalled_viewer_is_closed_and_its_neighbour_is_not_disturbed() {
         let (_, session) = server.get(&format!("/v1/sessions/{id}"));
         if session["state"] == "finished" {
             assert_eq!(session["reason"], "slow_consumer", "{session:#}");
-            assert!(session["dropped_frames"].as_u64().unwrap() > 0 || session["detail"] == "no_progress", "{session:#}");
+            assert!(
+                session["dropped_frames"].as_u64().unwrap() > 0 || session["detail"] == "no_progress",
+                "{session:#}"
+            );
             break;
         }
         assert!(number < 5_000, "the stalled viewer stays: {session:#}");

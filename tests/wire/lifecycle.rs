@@ -27,7 +27,13 @@ fn sigterm_says_goodbye_and_ends_within_the_deadline() {
     assert!(TcpStream::connect(server.rtmp).is_err(), "the port is still open");
     let log = server.log();
     assert_eq!(log.matches("session.closed").count(), 11, "{log}");
-    assert_eq!(log.matches("reason=\"drain\"").count() + log.matches("\"reason\":\"drain\"").count() + log.matches("reason=drain").count(), 11, "{log}");
+    assert_eq!(
+        log.matches("reason=\"drain\"").count()
+            + log.matches("\"reason\":\"drain\"").count()
+            + log.matches("reason=drain").count(),
+        11,
+        "{log}"
+    );
 }
 
 #[test]

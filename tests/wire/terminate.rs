@@ -76,7 +76,8 @@ fn a_filter_without_conditions_needs_a_confirmation() {
     publisher.send_picture(0);
     let (status, answer) = server.call("POST", "/v1/sessions/terminate", Some(&json!({"filter": {}})));
     assert_eq!(status, 400, "{answer}");
-    let (status, answer) = server.call("POST", "/v1/sessions/terminate", Some(&json!({"filter": {}, "confirm": "all"})));
+    let (status, answer) =
+        server.call("POST", "/v1/sessions/terminate", Some(&json!({"filter": {}, "confirm": "all"})));
     assert_eq!((status, &answer["closed"]), (200, &json!(1)), "{answer}");
     publisher.drain();
 }
