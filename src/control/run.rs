@@ -142,7 +142,7 @@ impl Control {
             tokio::select! {
                 () = mailbox.wait() => {}
                 // Nothing can be lost here: the command is handled before anything else is awaited.
-                Some(command) = self.commands.recv() => self.command(now, command, &mut outbox, &mut mailbox),
+                Some(command) = self.commands.recv() => self.command(self::now(), command, &mut outbox, &mut mailbox),
                 Ok(()) = self.ending.changed() => {}
                 () = tokio::time::sleep_until(wake_at.into()) => {}
             }
