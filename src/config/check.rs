@@ -89,9 +89,7 @@ pub const RULES: &[Rule] = &[
         10_000,
         "faster costs the shard, slower makes rates useless",
     ),
-    off(
-        time("shard.publish_lead_max", |c| ms(c.shard.publish_lead_max), 100, 600_000, "less stops a lively encoder"),
-    ),
+    off(time("shard.publish_lead_max", |c| ms(c.shard.publish_lead_max), 100, 600_000, "less stops a lively encoder")),
     time("shard.play_wait", |c| ms(c.shard.play_wait), 0, 3_600_000, "a player that waits holds a connection"),
     time("shard.no_progress", |c| ms(c.shard.no_progress), 1_000, 600_000, "mobile networks pause for a second"),
     count("shard.connections_max", |c| c.shard.connections_max as u64, 0, 10_000_000, "0 is 80% of the descriptors"),
@@ -160,7 +158,13 @@ pub const RULES: &[Rule] = &[
     count("admission.bans_max", |c| c.admission.bans_max as u64, 1, 10_000_000, "0 would make `ban_for` a lie"),
     count("control.events_kept", |c| c.control.events_kept as u64, 256, 16_777_216, "each takes about 200 bytes"),
     count("control.finished_kept", |c| c.control.finished_kept as u64, 0, 10_000_000, "each takes about 1 KiB"),
-    count("control.history_keys_max", |c| c.control.history_keys_max as u64, 1, 10_000_000, "each takes about 300 bytes"),
+    count(
+        "control.history_keys_max",
+        |c| c.control.history_keys_max as u64,
+        1,
+        10_000_000,
+        "each takes about 300 bytes",
+    ),
     time("control.order_timeout", |c| ms(c.control.order_timeout), 100, 60_000, "a call to the API waits so long"),
     count("api.rate", |c| c.api.rate.into(), 1, 1_000_000, "0 would answer nobody"),
     count("api.datarhei.max_sessions", |c| c.api.datarhei.max_sessions, 0, i64::MAX as u64, "it is only shown"),
@@ -289,7 +293,10 @@ fn contradictions(config: &Config, problems: &mut Vec<Problem>) {
         }
     }
     if rtmp.partial_bytes_unauthorized > rtmp.partial_bytes {
-        warn("rtmp.partial_bytes_unauthorized", "is larger than rtmp.partial_bytes, which holds for trusted peers".into());
+        warn(
+            "rtmp.partial_bytes_unauthorized",
+            "is larger than rtmp.partial_bytes, which holds for trusted peers".into(),
+        );
     }
     if rtmp.max_video > stream.relay_bytes {
         warn("stream.relay_bytes", "is smaller than rtmp.max_video, so a large keyframe cannot cross shards".into());
@@ -298,7 +305,10 @@ fn contradictions(config: &Config, problems: &mut Vec<Problem>) {
         warn("shard.latency_max", "is longer than stream.queue_time, so every player falls behind at once".into());
     }
     if (stream.gop_bytes == 0) != (stream.gop_duration.is_zero()) {
-        warn("stream.gop_bytes", "and stream.gop_duration: one of them is 0 and turns the cache off, the other not".into());
+        warn(
+            "stream.gop_bytes",
+            "and stream.gop_duration: one of them is 0 and turns the cache off, the other not".into(),
+        );
     }
 }
 

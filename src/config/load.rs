@@ -186,12 +186,7 @@ impl Document {
     }
 }
 
-fn finish(
-    config: Config,
-    origin: Origin,
-    document: &Document,
-    mut problems: Vec<Problem>,
-) -> Result<Loaded, Refused> {
+fn finish(config: Config, origin: Origin, document: &Document, mut problems: Vec<Problem>) -> Result<Loaded, Refused> {
     problems.extend(check::check(&config));
     for problem in &mut problems {
         problem.at = document.position(&problem.key);
@@ -345,9 +340,9 @@ impl Walk<'_> {
                     self.leaf(path, keys, value, expected);
                 }
             }
-            (other, toml::Value::Array(expected_items)) if expected_items.iter().any(has_secret) => self.problems.push(
-                Problem::error(path, format!("{} stands where [[{path}]] tables belong", kind_of(other))).at(at),
-            ),
+            (other, toml::Value::Array(expected_items)) if expected_items.iter().any(has_secret) => self
+                .problems
+                .push(Problem::error(path, format!("{} stands where [[{path}]] tables belong", kind_of(other))).at(at)),
             _ => self.leaf(path, keys, value, expected),
         }
     }
@@ -357,9 +352,8 @@ impl Walk<'_> {
     fn element(&mut self, path: &str, item: &Spanned<DeValue<'_>>, expected: &toml::Value) {
         let at = Some(self.lines.position(item.span().start));
         let (DeValue::Table(table), toml::Value::Table(expected)) = (item.get_ref(), expected) else {
-            self.problems.push(
-                Problem::error(path, format!("{} stands where a table belongs", kind_of(item.get_ref()))).at(at),
-            );
+            self.problems
+                .push(Problem::error(path, format!("{} stands where a table belongs", kind_of(item.get_ref()))).at(at));
             return;
         };
         for (key, value) in table {
@@ -498,8 +492,9 @@ fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Expanded, 
         let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         if !is_name {
-            return Err("`${…}` holds no name of an environment variable; write `$${` for the characters themselves"
-                .into());
+            return Err(
+                "`${…}` holds no name of an environment variable; write `$${` for the characters themselves".into()
+            );
         }
         let Some(value) = env(name) else {
             return Err(format!("the environment variable {name} is not set"));

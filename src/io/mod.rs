@@ -1,3 +1,3 @@
-//! Sockets and listeners on io_uring; names only stdx.
+//! Sockets and listeners on `io_uring`; names only stdx.
 
 pub mod probe;

@@ -1,6 +1,6 @@
 //! What this machine allows: descriptors, locked memory, and whether rings can be made at all.
 //!
-//! The runtime's own answer to a machine without io_uring is a panic on the first executor. Asking first, with the
+//! The runtime's own answer to a machine without `io_uring` is a panic on the first executor. Asking first, with the
 //! real calls and flags, costs a millisecond and lets the start fail with the setting that mends it.
 
 use std::fmt;
@@ -149,7 +149,9 @@ pub fn somaxconn() -> Option<u32> {
 #[must_use]
 pub fn has_ipc_lock() -> bool {
     const CAP_IPC_LOCK: u32 = 14;
-    status_field("CapEff:").and_then(|text| u64::from_str_radix(&text, 16).ok()).is_some_and(|caps| caps >> CAP_IPC_LOCK & 1 == 1)
+    status_field("CapEff:")
+        .and_then(|text| u64::from_str_radix(&text, 16).ok())
+        .is_some_and(|caps| caps >> CAP_IPC_LOCK & 1 == 1)
 }
 
 /// Tries whether `at` can be bound, as a listener of ours would bind it, and lets go of it again.
@@ -220,9 +222,7 @@ impl fmt::Display for RingError {
                  io_uring_register in the container's seccomp profile (`--security-opt seccomp=<profile>`) or in the \
                  unit's SystemCallFilter="
             ),
-            Self::NotBuilt => {
-                f.write_str("this kernel was built without io_uring; run one with CONFIG_IO_URING=y")
-            }
+            Self::NotBuilt => f.write_str("this kernel was built without io_uring; run one with CONFIG_IO_URING=y"),
             Self::Memlock { needed, available } => write!(
                 f,
                 "locked memory is too small: {needed} bytes are needed and {available} are allowed; set \
@@ -309,8 +309,7 @@ const IO_URING_OP_SUPPORTED: u16 = 1;
 /// The operations that the runtime submits, by the kernel's numbers: NOP, READV, WRITEV, FSYNC, `READ_FIXED`,
 /// `WRITE_FIXED`, `POLL_ADD`, `POLL_REMOVE`, SENDMSG, RECVMSG, TIMEOUT, `TIMEOUT_REMOVE`, ACCEPT, `LINK_TIMEOUT`,
 /// CONNECT, FALLOCATE, OPENAT, CLOSE, STATX, READ, WRITE, SEND, RECV.
-const OPERATIONS: [u8; 23] =
-    [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 15, 16, 17, 18, 19, 21, 22, 23, 26, 27];
+const OPERATIONS: [u8; 23] = [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 15, 16, 17, 18, 19, 21, 22, 23, 26, 27];
 
 /// `struct io_uring_params` of `linux/io_uring.h`: 120 bytes, of which only the flags are ours to set.
 #[repr(C)]
@@ -360,8 +359,7 @@ struct Probe {
 const _: () = assert!(mem::size_of::<Probe>() == 16 + 256 * 8);
 
 fn missing_operations(ring: &OwnedFd) -> io::Result<Vec<u8>> {
-    let mut probe =
-        Probe { last_op: 0, ops_len: 0, reserved: 0, reserved2: [0; 3], ops: [ProbeOp::default(); 256] };
+    let mut probe = Probe { last_op: 0, ops_len: 0, reserved: 0, reserved2: [0; 3], ops: [ProbeOp::default(); 256] };
     // SAFETY: the kernel writes a header and at most as many operations as the last argument says, 256, behind the
     // pointer; `probe` has room for them (asserted above), is zeroed as the call wants it, and lives past the call.
     let done = unsafe {

@@ -32,7 +32,8 @@ fn cf_08_limits_that_can_never_be_reached_name_both_keys() {
 fn cf_08_publishing_open_to_the_world_is_a_warning() {
     let warned = warnings("[admission]\npublish = \"open\"\n");
     assert!(warned.iter().any(|line| line.contains("whoever reaches it may publish")), "{warned:?}");
-    let quiet = warnings("[admission]\npublish = \"open\"\n[shard]\nrtmp_listen = [\"127.0.0.1:1935\", \"[::1]:1935\"]\n");
+    let quiet =
+        warnings("[admission]\npublish = \"open\"\n[shard]\nrtmp_listen = [\"127.0.0.1:1935\", \"[::1]:1935\"]\n");
     assert!(quiet.is_empty(), "{quiet:?}");
 }
 

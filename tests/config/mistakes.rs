@@ -8,10 +8,7 @@ use std::time::Duration;
 #[test]
 fn cf_01_misspelt_key_is_told_with_line_column_and_the_nearest_key() {
     let refused = refusal("[shard]\ncount = 2\n  latency_maxx = \"40ms\"\n");
-    assert_eq!(
-        refused,
-        ["f:3:3: error: shard.latency_maxx: there is no such key; did you mean `shard.latency_max`?"]
-    );
+    assert_eq!(refused, ["f:3:3: error: shard.latency_maxx: there is no such key; did you mean `shard.latency_max`?"]);
 }
 
 #[test]
@@ -88,10 +85,7 @@ fn cf_02_wrong_types_are_all_told_at_once() {
 
 #[test]
 fn cf_02_section_that_is_no_table_is_told() {
-    assert_eq!(
-        refusal("shard = 2\n"),
-        ["f:1:9: error: shard: a whole number stands where a section [shard] belongs"]
-    );
+    assert_eq!(refusal("shard = 2\n"), ["f:1:9: error: shard: a whole number stands where a section [shard] belongs"]);
     assert_eq!(
         refusal("api.tokens = [1]\n"),
         ["f:1:15: error: api.tokens: a whole number stands where a table belongs"]

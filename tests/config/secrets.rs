@@ -19,7 +19,9 @@ fn ap_14_no_message_shows_a_token_whatever_is_wrong_around_it() {
         format!("[api]\ntoken = \"{SECRET}\"\n"),
         format!("[api.tokens]\ntoken = \"{SECRET}\"\nrole = \"read\"\n"),
         format!("api = \"{SECRET}\"\n"),
-        format!("[[api.tokens]]\ntoken = \"{SECRET}\"\nrole = \"read\"\n[[api.tokens]]\ntoken = \"{SECRET}\"\nrole = \"read\"\n"),
+        format!(
+            "[[api.tokens]]\ntoken = \"{SECRET}\"\nrole = \"read\"\n[[api.tokens]]\ntoken = \"{SECRET}\"\nrole = \"read\"\n"
+        ),
     ] {
         let refused = load_text(&text).expect_err(&text);
         let shown = format!("{refused} {refused:?}");
