@@ -131,10 +131,10 @@ fn fa_07_a_known_user_is_the_identity_wherever_it_comes_from() {
     let mut desk = Desk::new(DuplicatePublish::TakeoverSameIdentity);
     desk.ask(1, 0, ann);
     assert_eq!(desk.ask(2, 1, |facts| facts.user = Some("bob".into())), [Refused(2, Reason::DuplicatePublish)]);
-    assert_eq!(desk.ask(3, 1, |facts| facts.remote = "192.0.2.1:1000".parse().unwrap()), [Refused(
-        3,
-        Reason::DuplicatePublish
-    )]);
+    assert_eq!(
+        desk.ask(3, 1, |facts| facts.remote = "192.0.2.1:1000".parse().unwrap()),
+        [Refused(3, Reason::DuplicatePublish)]
+    );
     assert_eq!(desk.ask(4, 1, ann), [Close(0, 1)]);
 }
 
@@ -442,9 +442,7 @@ fn simulate(seed: u64, policy: DuplicatePublish, slow_shards: bool) {
 fn fa_09_never_two_publishers_and_one_feed_for_each_shard_whatever_happens() {
     let seeds = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).map_or(0..300, |seed| seed..seed + 1);
     for seed in seeds {
-        for policy in
-            [DuplicatePublish::Reject, DuplicatePublish::TakeoverSameIdentity, DuplicatePublish::Takeover]
-        {
+        for policy in [DuplicatePublish::Reject, DuplicatePublish::TakeoverSameIdentity, DuplicatePublish::Takeover] {
             for slow_shards in [false, true] {
                 let run = std::panic::AssertUnwindSafe(|| simulate(seed, policy, slow_shards));
                 if let Err(panic) = std::panic::catch_unwind(run) {
