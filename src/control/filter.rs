@@ -60,8 +60,7 @@ pub const FILTER_TERMS_MAX: usize = 8;
 /// The most ids of a filter.
 pub const FILTER_IDS_MAX: usize = 1_000;
 /// The fields of a filter.
-pub const FILTER_FIELDS: [&str; 9] =
-    ["id", "kind", "protocol", "vhost", "app", "stream", "user", "remote", "state"];
+pub const FILTER_FIELDS: [&str; 9] = ["id", "kind", "protocol", "vhost", "app", "stream", "user", "remote", "state"];
 
 /// The most of an unknown field's name that is repeated to the caller.
 const ECHO_CHARS_MAX: usize = 40;
@@ -303,7 +302,8 @@ mod tests {
         for name in ["cam1", "live/cam1", "default/live/cam1"] {
             assert!(filter(&[("stream", name)]).matches(&row), "{name}");
         }
-        for name in ["am1", "xcam1", "e/cam1", "vod/cam1", "t/live/cam1", "other/live/cam1", "cam", "a/default/live/cam1"]
+        for name in
+            ["am1", "xcam1", "e/cam1", "vod/cam1", "t/live/cam1", "other/live/cam1", "cam", "a/default/live/cam1"]
         {
             assert!(!filter(&[("stream", name)]).matches(&row), "{name}");
         }

@@ -64,7 +64,7 @@ pub(crate) async fn healthz(State(api): State<Shared>, RawQuery(query): RawQuery
 
 /// May new peers be sent here?
 #[utoipa::path(get, path = "/readyz", tag = "health", security((), ("bearer" = [])),
-    params(("verbose" = Option<bool>, Query, required = false, description = "List the parts; needs a token")),
+    params(("verbose" = Option<bool>, Query, description = "List the parts; needs a token")),
     responses((status = 200, description = "Ready", body = Readiness),
         (status = 503, description = "Starting, or draining", body = Readiness)))]
 pub(crate) async fn readyz(State(api): State<Shared>, RawQuery(query): RawQuery) -> Result<Response, Problem> {

@@ -113,7 +113,6 @@ pub struct Shard {
 
 /// How to drain.
 #[derive(ToSchema)]
-#[schema(additional_properties = false)]
 #[allow(dead_code)] // Read by the description only; the values are read by `body`.
 pub struct DrainBody {
     /// Over how long the goodbyes are spread: a duration with its unit, at most a day.
