@@ -96,7 +96,7 @@ impl Filter {
             "stream" => extend(&mut self.streams, terms, name),
             "user" => extend(&mut self.users, terms, user),
             "remote" => extend(&mut self.remotes, terms, remote),
-            "state" => extend(&mut self.states, terms, |term| one_of(&STATES, state_name, term)),
+            "state" => extend(&mut self.states, terms, |term| one_of(&State::ALL, State::as_str, term)),
             other => Err(unknown_field(other)),
         }?;
         if self.terms() > FILTER_TERMS_MAX {
@@ -239,19 +239,6 @@ fn one_of<T: Copy>(all: &[T], name: impl Fn(T) -> &'static str, term: &str) -> R
         let names: Vec<_> = all.iter().map(|value| name(*value)).collect();
         format!("not one of {}", names.join(", "))
     })
-}
-
-const STATES: [State; 4] = [State::Establishing, State::Running, State::Stalling, State::Finished];
-
-/// The name of a state in filters, APIs and logs.
-#[must_use]
-pub fn state_name(state: State) -> &'static str {
-    match state {
-        State::Establishing => "establishing",
-        State::Running => "running",
-        State::Stalling => "stalling",
-        State::Finished => "finished",
-    }
 }
 
 fn unknown_field(field: &str) -> String {
