@@ -350,9 +350,17 @@ fn goodbye_is_said_on_the_stream_and_closes() {
 
 #[test]
 fn names_that_are_no_text_are_refused() {
-    for name in [Value::Null, Value::Boolean(false), Value::Object(vec![]), Value::Number(1.0), text(""), text("?a=b"),
-        text("a\0b"), Value::String(vec![0xc3, 0x28]), text(&"s".repeat(513))]
-    {
+    for name in [
+        Value::Null,
+        Value::Boolean(false),
+        Value::Object(vec![]),
+        Value::Number(1.0),
+        text(""),
+        text("?a=b"),
+        text("a\0b"),
+        Value::String(vec![0xc3, 0x28]),
+        text(&"s".repeat(513)),
+    ] {
         let mut peer = Peer::connected();
         peer.command(1, "publish", 3.0, &[Value::Null, name.clone()]).unwrap();
         assert_eq!(codes(&peer.replies()), vec!["NetStream.Publish.BadName"; 2], "{name:?}");

@@ -25,9 +25,7 @@ impl Reply {
     /// The `code` of a status, `_result` or `_error`.
     pub fn code(&self) -> Option<String> {
         match self {
-            Self::Command { args, .. } => {
-                args.iter().rev().find_map(|arg| Some(arg.get("code")?.as_str()?.to_owned()))
-            }
+            Self::Command { args, .. } => args.iter().rev().find_map(|arg| Some(arg.get("code")?.as_str()?.to_owned())),
             _ => None,
         }
     }
