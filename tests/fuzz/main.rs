@@ -31,5 +31,5 @@ fn rtmp_handshake_smoke() {
 
 #[test]
 fn rtmp_session_smoke() {
-    mutate::run("rtmp_session", 10_000, rtmp_session::run);
+    mutate::run("rtmp_session", 2_000, rtmp_session::run);
 }

@@ -184,7 +184,7 @@ fn refusals_reach_the_clients_user() {
     let request = pair.request();
     pair.server.reject(request, refusal);
     pair.settle();
-    assert_eq!(pair.client_events(), [refused.clone()]);
+    assert_eq!(pair.client_events(), std::slice::from_ref(&refused));
     pair.client.send(type_id::VIDEO, 0, AVC_KEYFRAME);
     assert!(pair.client.output().is_empty(), "a refused client sends no media");
 
