@@ -15,7 +15,9 @@ pub fn run(data: &[u8]) {
 
     // Written once, the bytes say the same for ever. Compared as bytes: NaN is not equal to itself.
     let mut once = Vec::new();
-    values.iter().for_each(|value| write(&mut once, value));
+    for value in &values {
+        write(&mut once, value);
+    }
     let (mut reader, mut again) = (Reader::new(&once), Vec::new());
     for _ in &values {
         let value = reader.next_value().expect("what we wrote reads").expect("as many values");
