@@ -293,7 +293,8 @@ impl Cursor {
         let Some(entry) = log.entry(self.seq) else {
             return self.seq < log.first_seq();
         };
-        let lag_bytes = log.end().saturating_sub(self.offset);
+        // The frame that is next is not counted: a single one may be larger than the whole queue.
+        let lag_bytes = log.end().saturating_sub(entry.end());
         let lag_ms = now_ms.saturating_sub(entry.at_ms);
         self.extra_bytes = self.extra_bytes.min(lag_bytes);
         self.extra_ms = self.extra_ms.min(lag_ms);

@@ -331,7 +331,9 @@ impl Log {
         let needed = self.join.unwrap_or(next).min(self.retired.map_or(next, |retired| retired.seq));
 
         while let Some(front) = self.index.front().filter(|_| self.index.len() > 1) {
-            let is_in_window = cost(front, self.first) <= limits.queue_bytes && age(front) <= limits.queue_ms;
+            // A frame is measured from its end: one alone may be as large as the whole queue.
+            let behind = cost(front, self.first) - u64::from(front.len);
+            let is_in_window = behind <= limits.queue_bytes && age(front) <= limits.queue_ms;
             let fits = cost(front, self.first) <= limits.span;
             if fits && (is_in_window || self.first >= needed) {
                 break;
