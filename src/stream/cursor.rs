@@ -63,13 +63,19 @@ pub struct Cursor {
     /// How far it may lag beyond the settings: as far as it lagged when it began, less what it has caught up.
     extra_bytes: u64,
     extra_ms: u64,
-    wants_audio: bool,
-    wants_video: bool,
+    tracks: Tracks,
     is_paused: bool,
-    /// No pictures before the next keyframe, although the rest goes on.
-    awaits_key: bool,
     /// When it fell out of the window, within `overflow_window`.
     overflows_at_ms: Vec<u64>,
+}
+
+/// What the player gets.
+#[derive(Clone, Copy, Debug)]
+struct Tracks {
+    audio: bool,
+    video: bool,
+    /// No pictures before the next keyframe, although the rest goes on.
+    awaits_key: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -111,10 +117,8 @@ impl Cursor {
             generation: live.headers().generation,
             extra_bytes: 0,
             extra_ms: 0,
-            wants_audio: true,
-            wants_video: true,
+            tracks: Tracks { audio: true, video: true, awaits_key: false },
             is_paused: false,
-            awaits_key: false,
             overflows_at_ms: Vec::new(),
         };
         let now_ms = live.millis(now);
@@ -262,11 +266,11 @@ impl Cursor {
     /// Which tracks the player wants (`receiveAudio`, `receiveVideo`). Pictures that it wants again begin
     /// with the next keyframe. Headers and metadata are sent in any case.
     pub fn set_tracks(&mut self, audio: bool, video: bool) {
-        if video && !self.wants_video {
-            self.awaits_key = true;
+        if video && !self.tracks.video {
+            self.tracks.awaits_key = true;
         }
-        self.wants_audio = audio;
-        self.wants_video = video;
+        self.tracks.audio = audio;
+        self.tracks.video = video;
     }
 
     /// Stops and goes on. A paused player is owed nothing beyond the frame it is in the middle of. It goes on
@@ -320,7 +324,7 @@ impl Cursor {
             return None;
         }
         let log = live.log();
-        let begin = if self.wants_video && live.has_video(now_ms) {
+        let begin = if self.tracks.video && live.has_video(now_ms) {
             log.join_seq().filter(|seq| *seq >= since)
         } else {
             Some(live.audio_join(now_ms).max(since))
@@ -338,10 +342,10 @@ impl Cursor {
         self.offset = entry.map_or(log.end(), |entry| entry.offset);
         self.partial_end = self.offset;
         if log.join_seq() == Some(seq) {
-            self.awaits_key = false;
+            self.tracks.awaits_key = false;
         } else if !is_resumed {
             // One that goes on where it stopped has had the pictures that the next ones refer to; others have not.
-            self.awaits_key = true;
+            self.tracks.awaits_key = true;
         }
         self.extra_bytes = log.end() - self.offset;
         self.extra_ms = entry.map_or(0, |entry| now_ms.saturating_sub(entry.at_ms));
@@ -366,13 +370,13 @@ impl Cursor {
 
     /// True when every frame from here on is wanted, as for almost every player at almost every time.
     fn takes_all(&self, live: &Live) -> bool {
-        let takes_video = self.wants_video && !self.awaits_key;
-        self.wants_audio && (takes_video || !live.log().has_video_from(self.seq))
+        let takes_video = self.tracks.video && !self.tracks.awaits_key;
+        self.tracks.audio && (takes_video || !live.log().has_video_from(self.seq))
     }
 
     /// Visits the frames from here on until `visit` returns false, and says of each whether it is wanted.
     fn walk(&self, live: &Live, mut visit: impl FnMut(u64, &Entry, bool) -> bool) {
-        let mut awaits_key = self.awaits_key;
+        let mut awaits_key = self.tracks.awaits_key;
         let mut seq = self.seq;
         while let Some(entry) = live.log().entry(seq) {
             let is_begun = seq == self.seq && self.offset < self.partial_end;
@@ -388,10 +392,10 @@ impl Cursor {
         match entry.track {
             _ if entry.is_header => true,
             Track::Data => true,
-            Track::Audio => self.wants_audio,
+            Track::Audio => self.tracks.audio,
             Track::Video => {
-                *awaits_key &= !(self.wants_video && entry.is_key);
-                self.wants_video && !*awaits_key
+                *awaits_key &= !(self.tracks.video && entry.is_key);
+                self.tracks.video && !*awaits_key
             }
         }
     }
@@ -401,7 +405,7 @@ impl Cursor {
         if self.offset < self.partial_end || self.takes_all(live) {
             return;
         }
-        let mut awaits_key = self.awaits_key;
+        let mut awaits_key = self.tracks.awaits_key;
         while let Some(entry) = live.log().entry(self.seq) {
             if self.wants(entry, &mut awaits_key) {
                 break;
@@ -410,7 +414,7 @@ impl Cursor {
             self.partial_end = self.offset;
             self.seq += 1;
         }
-        self.awaits_key = awaits_key;
+        self.tracks.awaits_key = awaits_key;
     }
 
     /// The frame is out: the next is the one that begins here.

@@ -412,13 +412,11 @@ impl Log {
     }
 
     fn block(&self, number: u64) -> Option<&Block> {
-        match number.checked_sub(self.blocks.front()?.number) {
-            Some(place) => self.blocks.get(usize::try_from(place).ok()?),
-            None => {
-                let place = self.attic.binary_search_by_key(&number, |shelved| shelved.block.number).ok()?;
-                self.attic.get(place).map(|shelved| &shelved.block)
-            }
+        if let Some(place) = number.checked_sub(self.blocks.front()?.number) {
+            return self.blocks.get(usize::try_from(place).ok()?);
         }
+        let place = self.attic.binary_search_by_key(&number, |shelved| shelved.block.number).ok()?;
+        self.attic.get(place).map(|shelved| &shelved.block)
     }
 }
 
