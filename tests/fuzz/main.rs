@@ -8,6 +8,7 @@
 //! `FUZZ_SEED` and `FUZZ_ITERATIONS` choose another run; a failure prints what brings it back.
 
 mod amf0;
+mod flv_tags;
 mod mutate;
 mod rtmp_chunks;
 mod rtmp_handshake;
@@ -16,6 +17,11 @@ mod rtmp_session;
 #[test]
 fn amf0_smoke() {
     mutate::run("amf0", 20_000, amf0::run);
+}
+
+#[test]
+fn flv_tags_smoke() {
+    mutate::run("flv_tags", 30_000, flv_tags::run);
 }
 
 #[test]
