@@ -2,4 +2,4 @@
 
 pub mod frame;
 
-pub use frame::{Frame, FrameFlags, Track};
+pub use frame::{Frame, FrameFlags, FrameInfo, Kept, Track};
