@@ -110,7 +110,9 @@ impl Peer {
         let fd = stream.as_raw_fd();
         let publishes = intent == Intent::Publish;
         let tc_url = format!("rtmp://{}/{}", target.route.to, target.app);
-        let engine = Client::new(&tc_url, &target.app, &target.stream_name(index), intent);
+        let mut engine = Client::new(&tc_url, &target.app, &target.stream_name(index), intent);
+        // The scanner sees media; the engine need not hand it out as well.
+        engine.set_media_delivery(false);
         Ok(Self {
             stream,
             fd,
