@@ -5,9 +5,9 @@ use std::mem;
 use std::time::Instant;
 
 use crate::proto::rtmp::amf0::{self, Value};
-use crate::proto::rtmp::chunk::{self, RawMessage, write_message};
+use crate::proto::rtmp::chunk::{self, DEFAULT_CHUNK_SIZE, RawMessage, write_message};
 use crate::proto::rtmp::handshake::Handshake;
-use crate::proto::rtmp::message::type_id;
+use crate::proto::rtmp::message::{self, Parsed, UserControl, type_id};
 use crate::proto::rtmp::{ProtocolError, Settings};
 
 /// What the client wants.
@@ -28,7 +28,7 @@ pub enum ClientEvent {
     Message(RawMessage),
     /// A status with level `error`, or `_error`: code and description.
     Refused(String, String),
-    /// The stream ended (`UnpublishNotify`, `Play.Stop`, StreamEOF); told once, and again only after the stream
+    /// The stream ended (`UnpublishNotify`, `Play.Stop`, `StreamEOF`); told once, and again only after the stream
     /// came back (`PublishNotify`, `Play.Start`).
     Ended,
     /// Any other status code, for tests that look.
@@ -45,9 +45,8 @@ pub struct Client {
     reader: chunk::Reader,
     output: Vec<u8>,
     /// The chunk size our messages are cut to.
-    chunk_size: usize,
+    chunk_size: u32,
     events: VecDeque<ClientEvent>,
-    scratch: Vec<RawMessage>,
     /// The message stream that `createStream` gave us.
     stream_id: u32,
     received_bytes: u64,
@@ -92,7 +91,6 @@ mod transaction {
 
 /// Chunk streams, one for each kind of message so that they can interleave.
 mod chunk_stream {
-    pub(super) const CONTROL: u32 = 2;
     pub(super) const COMMAND: u32 = 3;
     pub(super) const AUDIO: u32 = 4;
     pub(super) const DATA: u32 = 5;
@@ -122,9 +120,8 @@ impl Client {
             intent,
             reader,
             output,
-            chunk_size: 128,
+            chunk_size: DEFAULT_CHUNK_SIZE,
             events: VecDeque::new(),
-            scratch: Vec::new(),
             stream_id: 0,
             received_bytes: 0,
             acknowledged_bytes: 0,
@@ -156,17 +153,12 @@ impl Client {
             }
             self.send_connect();
         }
-        let mut messages = mem::take(&mut self.scratch);
-        let outcome = self.reader.handle(now, rest, &mut messages);
-        for message in messages.drain(..) {
+        while let Some(message) = self.reader.poll_message(now, &mut rest)? {
             self.on_message(message);
         }
-        self.scratch = messages;
-        outcome?;
         if self.received_bytes.wrapping_sub(self.acknowledged_bytes) >= self.ack_window {
             self.acknowledged_bytes = self.received_bytes;
-            let [.., a, b, c, d] = self.received_bytes.to_be_bytes();
-            self.write(chunk_stream::CONTROL, type_id::ACKNOWLEDGEMENT, 0, 0, &[a, b, c, d]);
+            message::write_acknowledgement(&mut self.output, self.received_bytes);
         }
         Ok(())
     }
@@ -199,7 +191,7 @@ impl Client {
         self.write(chunk_stream, type_id, self.stream_id, timestamp_ms, payload);
     }
 
-    /// Ends the publish or play in good order (FCUnpublish, deleteStream).
+    /// Ends the publish or play in good order (`FCUnpublish`, `deleteStream`).
     pub fn finish(&mut self) {
         let stage = mem::replace(&mut self.stage, Stage::Over);
         let (Stage::Asked(names) | Stage::Running(names)) = stage else { return };
@@ -241,16 +233,14 @@ impl Client {
     fn on_message(&mut self, message: RawMessage) {
         match message.type_id {
             type_id::WINDOW_ACK_SIZE => {
-                if let Some(window) = message.payload.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes))
-                    && window > 0
+                if let Ok(Parsed { value, .. }) = message::parse_u32(&message.payload)
+                    && value > 0
                 {
-                    self.ack_window = u64::from(window);
+                    self.ack_window = u64::from(value);
                 }
             }
-            type_id::SET_PEER_BANDWIDTH => {
-                // The answer that the specification asks for (RTMP 1.0 §5.4.5).
-                self.write(chunk_stream::CONTROL, type_id::WINDOW_ACK_SIZE, 0, 0, &ACK_WINDOW.to_be_bytes());
-            }
+            // The answer that the specification asks for (RTMP 1.0 §5.4.5).
+            type_id::SET_PEER_BANDWIDTH => message::write_window_ack_size(&mut self.output, ACK_WINDOW),
             type_id::USER_CONTROL => self.on_user_control(&message.payload),
             type_id::AUDIO | type_id::VIDEO | type_id::DATA_AMF0 | type_id::AGGREGATE => {
                 self.media_messages = self.media_messages.saturating_add(1);
@@ -271,14 +261,9 @@ impl Client {
     }
 
     fn on_user_control(&mut self, body: &[u8]) {
-        let Some((event, rest)) = body.split_first_chunk::<2>() else { return };
-        match (u16::from_be_bytes(*event), rest.first_chunk::<4>()) {
-            // StreamEOF.
-            (1, Some(_)) => self.on_ended(),
-            // PingRequest is answered by PingResponse with the same time.
-            (6, Some([a, b, c, d])) => {
-                self.write(chunk_stream::CONTROL, type_id::USER_CONTROL, 0, 0, &[0, 7, *a, *b, *c, *d]);
-            }
+        match UserControl::parse(body).map(|parsed| parsed.value) {
+            Ok(UserControl::StreamEof(_)) => self.on_ended(),
+            Ok(UserControl::PingRequest(time)) => UserControl::PingResponse(time).write(&mut self.output),
             _ => {}
         }
     }
@@ -353,9 +338,8 @@ impl Client {
     fn send_connect(&mut self) {
         let Stage::Handshake(_, names) = mem::replace(&mut self.stage, Stage::Over) else { return };
         if self.intent == Intent::Publish {
-            let size = PUBLISH_CHUNK_SIZE;
-            self.write(chunk_stream::CONTROL, type_id::SET_CHUNK_SIZE, 0, 0, &size.to_be_bytes());
-            self.chunk_size = usize::try_from(size).unwrap_or(128);
+            message::write_set_chunk_size(&mut self.output, PUBLISH_CHUNK_SIZE);
+            self.chunk_size = PUBLISH_CHUNK_SIZE;
         }
         let mut object = vec![
             (b"app".to_vec(), text(&names.app)),
@@ -396,10 +380,7 @@ impl Client {
                 } else {
                     let rest = [Value::Null, text(&names.stream), Value::Number(-2000.0)];
                     self.command(id, "play", transaction::PUBLISH, &rest);
-                    let mut body = vec![0, 3];
-                    body.extend_from_slice(&id.to_be_bytes());
-                    body.extend_from_slice(&BUFFER_LENGTH_MS.to_be_bytes());
-                    self.write(chunk_stream::CONTROL, type_id::USER_CONTROL, 0, 0, &body);
+                    UserControl::SetBufferLength { stream_id: id, buffer_ms: BUFFER_LENGTH_MS }.write(&mut self.output);
                 }
                 Stage::Asked(names)
             }
@@ -418,7 +399,8 @@ impl Client {
     }
 
     fn write(&mut self, chunk_stream: u32, type_id: u8, stream_id: u32, timestamp_ms: u64, body: &[u8]) {
-        write_message(&mut self.output, self.chunk_size, chunk_stream, type_id, stream_id, timestamp_ms, body);
+        let chunk_size = usize::try_from(self.chunk_size).unwrap_or(usize::MAX);
+        write_message(&mut self.output, chunk_size, chunk_stream, type_id, stream_id, timestamp_ms, body);
     }
 }
 

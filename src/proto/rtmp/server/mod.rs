@@ -14,17 +14,17 @@ use crate::media::Frame;
 use crate::proto::rtmp::amf0::Value;
 use crate::proto::rtmp::chunk::{self, RawMessage};
 use crate::proto::rtmp::handshake::Handshake;
-use crate::proto::rtmp::message::type_id;
+use crate::proto::rtmp::message::{self, LimitType, Parsed, UserControl, type_id};
 use crate::proto::rtmp::{ProtocolError, Settings};
 
 use command::{Call, ConnectCall, NameProblem};
 use meter::{Meter, after};
-use output::{Level, Output, info, object, text, user_event};
+use output::{Level, Output, info, object, text};
 use publisher::Publisher;
 
 pub use command::query_value;
 
-/// Everything `connect` said, kept as sent (NetConnection `connect`, RTMP 1.0 §7.2.1.1).
+/// Everything `connect` said, kept as sent (`NetConnection` `connect`, RTMP 1.0 §7.2.1.1).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConnectInfo {
     /// `app` without its query, from `app` or, where absent, from the path of `tcUrl`.
@@ -130,8 +130,6 @@ pub struct Server {
     held_message_bytes: usize,
     /// Bytes behind them that were not read yet.
     held_input: Vec<u8>,
-    /// Kept between calls for its capacity while a peer publishes.
-    scratch: Vec<RawMessage>,
     /// When a publish or play must have been accepted; `None` while one is.
     command_deadline: Option<Deadline>,
     /// All bytes that ever came, handshake included.
@@ -197,8 +195,6 @@ const CONNECT_HELD_BYTES_MAX: usize = 16 << 10;
 const READ_OVERSHOOT_MAX: usize = 1 << 20;
 /// A buffer that was emptied keeps no more capacity than this.
 const KEPT_CAPACITY_MAX: usize = 512;
-/// Longest player buffer we take note of, in milliseconds (RT-30).
-const PLAYER_BUFFER_MS_MAX: u16 = 10_000;
 
 impl Server {
     /// A connection accepted at `now`.
@@ -217,7 +213,6 @@ impl Server {
             held: VecDeque::new(),
             held_message_bytes: 0,
             held_input: Vec::new(),
-            scratch: Vec::new(),
             command_deadline: None,
             received_bytes: 0,
             acknowledged_bytes: 0,
@@ -331,8 +326,8 @@ impl Server {
         let call = ConnectCall::clone(call);
         self.stage = Stage::Connected;
         let window = u32::try_from(self.settings.window_ack_size).unwrap_or(u32::MAX);
-        self.output.window_ack_size(window);
-        self.output.peer_bandwidth(window);
+        message::write_window_ack_size(&mut self.output.bytes, window);
+        message::write_peer_bandwidth(&mut self.output.bytes, window, LimitType::Dynamic);
         self.output.set_chunk_size(self.settings.out_chunk_size);
         let mut properties = vec![
             (b"fmsVer".to_vec(), text("FMS/3,5,7,7009")),
@@ -371,7 +366,7 @@ impl Server {
         self.command_deadline = None;
         self.reader.authorize();
         self.activity = Activity::Publishing(Box::new(Publisher::new(&self.settings, now, request)));
-        self.output.user_control(user_event::STREAM_BEGIN, request.stream_id);
+        UserControl::StreamBegin(request.stream_id).write(&mut self.output.bytes);
         self.output.status(
             request.stream_id,
             Level::Status,
@@ -381,7 +376,7 @@ impl Server {
         self.resume();
     }
 
-    /// Answers `play` with yes: StreamBegin, `Play.Reset`, `Play.Start`, `|RtmpSampleAccess`. The chunk size was
+    /// Answers `play` with yes: `StreamBegin`, `Play.Reset`, `Play.Start`, `|RtmpSampleAccess`. The chunk size was
     /// announced with the answer to `connect`. After it the owner appends packaged frames behind the output.
     /// Nothing happens when the peer took the request back meanwhile.
     pub fn accept_play(&mut self, now: Instant, request: RequestId) {
@@ -392,7 +387,7 @@ impl Server {
         self.command_deadline = None;
         self.activity = Activity::Playing(request);
         let id = request.stream_id;
-        self.output.user_control(user_event::STREAM_BEGIN, id);
+        UserControl::StreamBegin(id).write(&mut self.output.bytes);
         self.output.status(id, Level::Status, "NetStream.Play.Reset", "Playing and resetting the stream.");
         self.output.status(id, Level::Status, "NetStream.Play.Start", "The stream is being played.");
         // Without this, players in a browser plug-in may not look at pixels and samples.
@@ -414,7 +409,7 @@ impl Server {
         self.resume();
     }
 
-    /// Tells a player that its stream ended: StreamEOF, `NetStream.Play.UnpublishNotify`, `Play.Stop`/`Play.Complete`.
+    /// Tells a player that its stream ended: `StreamEOF`, `NetStream.Play.UnpublishNotify`, `Play.Stop`/`Play.Complete`.
     /// The player may then begin another within the command timeout; no [`ServerEvent::Ended`] follows.
     pub fn end_play(&mut self, request: RequestId) {
         if !matches!(self.activity, Activity::Playing(playing) if playing == request) || self.is_final() {
@@ -427,7 +422,7 @@ impl Server {
             &[text("onPlayStatus"), object([("level", text("status")), ("code", text("NetStream.Play.Complete"))])],
         );
         self.output.status(id, Level::Status, "NetStream.Play.Stop", "The stream has ended.");
-        self.output.user_control(user_event::STREAM_EOF, id);
+        UserControl::StreamEof(id).write(&mut self.output.bytes);
         self.activity = Activity::Idle;
         self.command_deadline = Some(Deadline::FromNextTick);
     }
@@ -507,25 +502,8 @@ impl Server {
 
     /// Reads chunks as long as a verdict does not stand in the way, and keeps the rest.
     fn read(&mut self, mut input: &[u8]) -> Result<(), ProtocolError> {
-        // While a publisher waits for its verdict the reader must not run into the limit for the unauthorized with
-        // the first large keyframe, so it is fed in steps that stay below the limit.
-        let unauthorized = usize::try_from(self.settings.partial_bytes_unauthorized).unwrap_or(usize::MAX);
-        while !input.is_empty() {
-            let step = match self.activity {
-                Activity::Publishing(_) => input.len(),
-                _ => (unauthorized / 4).max(1).min(input.len()),
-            };
-            let may_read = match (&self.stage, &self.activity) {
-                (Stage::ConnectAsked(_), _) => false,
-                (_, Activity::PublishAsked(_)) => {
-                    self.held_message_bytes < self.held_bytes_max() && self.reader.partial_bytes() < unauthorized / 2
-                }
-                _ => true,
-            };
-            if self.is_final() {
-                return Ok(());
-            }
-            if !may_read {
+        while !input.is_empty() && !self.is_final() {
+            if !self.may_read() {
                 self.held_input.extend_from_slice(input);
                 let held = self.held_input.len().saturating_add(self.held_message_bytes);
                 return if held > self.held_bytes_max().saturating_add(READ_OVERSHOOT_MAX) {
@@ -534,21 +512,42 @@ impl Server {
                     Ok(())
                 };
             }
-            let Some((now_read, rest)) = input.split_at_checked(step) else { return Ok(()) };
-            input = rest;
-            let mut messages = mem::take(&mut self.scratch);
-            let outcome = self.reader.handle(self.now, now_read, &mut messages);
-            for message in messages.drain(..) {
+            let (mut part, rest) = input.split_at_checked(self.read_step()).unwrap_or((input, &[]));
+            let outcome = self.reader.poll_message(self.now, &mut part);
+            let glitches = self.reader.take_glitches();
+            let left = part.len().saturating_add(rest.len());
+            input = input.get(input.len().saturating_sub(left)..).unwrap_or_default();
+            if let Some(message) = outcome? {
                 self.on_message(message)?;
             }
-            if matches!(self.activity, Activity::Publishing(_)) {
-                self.scratch = messages;
-            }
-            let glitches = self.reader.take_glitches();
             self.on_glitches(glitches)?;
-            outcome?;
         }
         Ok(())
+    }
+
+    fn may_read(&self) -> bool {
+        match (&self.stage, &self.activity) {
+            (Stage::ConnectAsked(_), _) => false,
+            (_, Activity::PublishAsked(_)) => {
+                self.held_message_bytes < self.held_bytes_max()
+                    && self.reader.partial_bytes() < self.unauthorized_bytes() / 2
+            }
+            _ => true,
+        }
+    }
+
+    /// How many bytes the reader gets at once. While a publisher waits for its verdict, its first large keyframe
+    /// must not run into the limit for the unauthorized, so the steps are small enough for
+    /// [`may_read`](Self::may_read) to stop before it.
+    fn read_step(&self) -> usize {
+        match self.activity {
+            Activity::PublishAsked(_) => (self.unauthorized_bytes() / 4).max(1),
+            _ => usize::MAX,
+        }
+    }
+
+    fn unauthorized_bytes(&self) -> usize {
+        usize::try_from(self.settings.partial_bytes_unauthorized).unwrap_or(usize::MAX)
     }
 
     /// Goes on with what waited for a verdict. An error is kept and told by the next call that can.
@@ -589,16 +588,21 @@ impl Server {
         }
         match message.type_id {
             // Statistics only: sending never waits for it (RT-27).
-            type_id::ACKNOWLEDGEMENT => control_body::<4>(&message).map(|_| ()),
+            type_id::ACKNOWLEDGEMENT => {
+                let Parsed { longer, .. } = message::parse_u32(&message.payload)?;
+                self.on_glitches(u32::from(longer))
+            }
             type_id::WINDOW_ACK_SIZE => {
-                let window = u64::from(u32::from_be_bytes(control_body(&message)?));
-                let window = if window == 0 { self.settings.window_ack_size } else { window };
-                self.ack_window = window.max(self.settings.window_ack_floor);
-                Ok(())
+                let Parsed { value, longer } = message::parse_window_ack_size(&message.payload, &self.settings)?;
+                self.ack_window = u64::from(value);
+                self.on_glitches(u32::from(longer))
             }
             // Our sending is bounded by what the peer reads, whatever bandwidth it names (RT-29).
-            type_id::SET_PEER_BANDWIDTH => control_body::<5>(&message).map(|_| ()),
-            type_id::USER_CONTROL => self.on_user_control(&message),
+            type_id::SET_PEER_BANDWIDTH => {
+                let Parsed { longer, .. } = message::parse_peer_bandwidth(&message.payload)?;
+                self.on_glitches(u32::from(longer))
+            }
+            type_id::USER_CONTROL => self.on_user_control(&message.payload),
             type_id::COMMAND_AMF0 => self.on_command(&message, &message.payload),
             type_id::COMMAND_AMF3 => match message.payload.split_first() {
                 Some((0, body)) => self.on_command(&message, body),
@@ -615,24 +619,19 @@ impl Server {
         }
     }
 
-    fn on_user_control(&mut self, message: &RawMessage) -> Result<(), ProtocolError> {
-        let illegal = ProtocolError::Illegal("control_length");
-        let Some((event, rest)) = message.payload.split_first_chunk::<2>() else { return Err(illegal) };
-        match u16::from_be_bytes(*event) {
-            user_event::PING_REQUEST => {
-                let time = u32::from_be_bytes(*rest.first_chunk::<4>().ok_or(illegal)?);
-                if self.ping_meter.add(self.now, 1, PINGS_MAX, PINGS_MAX) && self.has_room()? {
-                    self.output.user_control(user_event::PING_RESPONSE, time);
-                }
+    fn on_user_control(&mut self, body: &[u8]) -> Result<(), ProtocolError> {
+        let Parsed { value, longer } = UserControl::parse(body)?;
+        match value {
+            UserControl::PingRequest(time) if self.ping_meter.add(self.now, 1, PINGS_MAX, PINGS_MAX) => {
+                self.check_output()?;
+                UserControl::PingResponse(time).write(&mut self.output.bytes);
             }
-            user_event::SET_BUFFER_LENGTH => {
-                let (_, rest) = rest.split_first_chunk::<4>().ok_or(illegal)?;
-                let length = u32::from_be_bytes(*rest.first_chunk::<4>().ok_or(illegal)?);
-                self.player_buffer_ms = u16::try_from(length).unwrap_or(PLAYER_BUFFER_MS_MAX).min(PLAYER_BUFFER_MS_MAX);
+            UserControl::SetBufferLength { buffer_ms, .. } => {
+                self.player_buffer_ms = u16::try_from(buffer_ms).unwrap_or(u16::MAX);
             }
             _ => {}
         }
-        Ok(())
+        self.on_glitches(u32::from(longer))
     }
 
     fn on_media(&mut self, message: RawMessage) -> Result<(), ProtocolError> {
@@ -669,7 +668,7 @@ impl Server {
         if !self.command_meter.add(self.now, 1, rate, rate.saturating_mul(2)) {
             return Err(ProtocolError::Limit("command_rate"));
         }
-        self.has_room()?;
+        self.check_output()?;
         let Some(call) = Call::read(body) else { return self.on_glitches(1) };
         match (&self.stage, call.name.as_str()) {
             (Stage::AwaitConnect, "connect") => {
@@ -697,11 +696,12 @@ impl Server {
             self.fail_call(&call, "The arguments cannot be read.");
             return self.on_glitches(1);
         }
-        self.obey(message.stream_id, &call)
+        self.obey(message.stream_id, &call);
+        Ok(())
     }
 
     /// Obeys a readable command of a connected peer.
-    fn obey(&mut self, stream_id: u32, call: &Call) -> Result<(), ProtocolError> {
+    fn obey(&mut self, stream_id: u32, call: &Call) {
         match call.name.as_str() {
             "createStream" => self.on_create_stream(call),
             "publish" => self.on_publish(stream_id, call),
@@ -754,7 +754,6 @@ impl Server {
             "_result" | "_error" | "onStatus" | "play2" => {}
             _ => self.answer_null(call),
         }
-        Ok(())
     }
 
     fn on_create_stream(&mut self, call: &Call) {
@@ -951,15 +950,13 @@ impl Server {
         }
         if self.received_bytes.wrapping_sub(self.acknowledged_bytes) >= self.ack_window {
             self.acknowledged_bytes = self.received_bytes;
-            // The sequence number is the count of bytes modulo 2^32 (RTMP 1.0 §5.4.3).
-            let [.., a, b, c, d] = self.received_bytes.to_be_bytes();
-            self.output.acknowledgement(u32::from_be_bytes([a, b, c, d]));
+            message::write_acknowledgement(&mut self.output.bytes, self.received_bytes);
         }
     }
 
-    /// Whether the peer reads what it is told.
-    fn has_room(&self) -> Result<bool, ProtocolError> {
-        if self.output.bytes.len() < OUTPUT_BYTES_MAX { Ok(true) } else { Err(ProtocolError::Limit("output")) }
+    /// A peer that asks and does not read the answers would have us keep them.
+    fn check_output(&self) -> Result<(), ProtocolError> {
+        if self.output.bytes.len() < OUTPUT_BYTES_MAX { Ok(()) } else { Err(ProtocolError::Limit("output")) }
     }
 
     fn on_glitches(&mut self, count: u32) -> Result<(), ProtocolError> {
@@ -1010,22 +1007,17 @@ impl Server {
     }
 }
 
-/// The first bytes of a control message: shorter is illegal, longer was counted by the chunk reader (RT-25).
-fn control_body<const N: usize>(message: &RawMessage) -> Result<[u8; N], ProtocolError> {
-    message.payload.first_chunk::<N>().copied().ok_or(ProtocolError::Illegal("control_length"))
-}
-
 /// The bit of a message stream id in [`Server::streams`].
 fn stream_bit(id: u32) -> u64 {
     1u64.checked_shl(id.saturating_sub(1)).unwrap_or(0)
 }
 
-/// What an Enhanced RTMP v2 server says of itself: it forwards every codec, multitrack and ModEx as they come. The
-/// reconnect bit (1) is not set, because we never send a ReconnectRequest.
+/// What an Enhanced RTMP v2 server says of itself: it forwards every codec, multitrack and `ModEx` as they come. The
+/// reconnect bit (1) is not set, because we never send a `ReconnectRequest`.
 fn enhanced_properties() -> [(Vec<u8>, Value); 4] {
-    /// `FourCcInfoMask` CanForward.
+    /// `FourCcInfoMask` `CanForward`.
     const CAN_FORWARD: f64 = 4.0;
-    /// `CapsExMask` Multitrack | ModEx.
+    /// `CapsExMask` `Multitrack` | `ModEx`.
     const CAPS_EX: f64 = 6.0;
     let any = || object([("*", Value::Number(CAN_FORWARD))]);
     [

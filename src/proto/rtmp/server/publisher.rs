@@ -10,7 +10,7 @@ use super::RequestId;
 use super::meter::{Meter, after};
 use crate::media::{Frame, FrameFlags, Track};
 use crate::proto::rtmp::chunk::RawMessage;
-use crate::proto::rtmp::message::type_id;
+use crate::proto::rtmp::message::{split_aggregate, type_id};
 use crate::proto::rtmp::{ProtocolError, Settings, tag};
 
 /// Changes of decoder configuration that ten seconds may bring (MD-04).
@@ -24,7 +24,7 @@ const METADATA_RATE: u32 = 10;
 /// Unusable frames in a row that end the publish (MD-09).
 const BAD_FRAMES_MAX: u32 = 100;
 /// Items read of one aggregate message (RT-32).
-const AGGREGATE_ITEMS_MAX: usize = 1_024;
+const AGGREGATE_ITEMS_MAX: u32 = 1_024;
 
 /// `@setDataFrame` as an AMF0 string: an instruction to the server, not part of the data.
 const SET_DATA_FRAME: &[u8] = b"\x02\x00\x0d@setDataFrame";
@@ -93,55 +93,43 @@ impl Publisher {
         emit: &mut impl FnMut(Frame),
     ) -> Result<u32, ProtocolError> {
         self.flush_metadata(now, emit);
-        let RawMessage { type_id, timestamp_ms, payload, .. } = message;
-        match type_id {
-            type_id::AGGREGATE => self.handle_aggregate(settings, now, timestamp_ms, &payload, emit),
-            _ => self.handle_item(settings, now, type_id, timestamp_ms, payload, emit),
+        if message.type_id != type_id::AGGREGATE {
+            return self.handle_item(settings, now, message, emit);
         }
+        let mut outcome = Ok(0u32);
+        let split = split_aggregate(&message, AGGREGATE_ITEMS_MAX, |item| {
+            if let Ok(glitches) = outcome {
+                outcome = self.handle_item(settings, now, item, emit).map(|more| glitches.saturating_add(more));
+            }
+        });
+        outcome.map(|glitches| glitches.saturating_add(u32::from(split.glitch)))
     }
 
     fn handle_item(
         &mut self,
         settings: &Settings,
         now: Instant,
-        type_id: u8,
-        timestamp_ms: u64,
-        payload: Bytes,
+        message: RawMessage,
         emit: &mut impl FnMut(Frame),
     ) -> Result<u32, ProtocolError> {
-        match type_id {
-            type_id::AUDIO => self.handle_media(settings, now, Track::Audio, timestamp_ms, payload, emit),
-            type_id::VIDEO => self.handle_media(settings, now, Track::Video, timestamp_ms, payload, emit),
+        let RawMessage { type_id, timestamp_ms, payload, .. } = message;
+        let track = match type_id {
+            type_id::AUDIO => Track::Audio,
+            type_id::VIDEO => Track::Video,
             type_id::DATA_AMF0 => {
                 self.handle_data(now, timestamp_ms, payload, emit);
-                Ok(0)
+                return Ok(0);
             }
-            _ => Ok(0),
-        }
-    }
-
-    fn handle_media(
-        &mut self,
-        settings: &Settings,
-        now: Instant,
-        track: Track,
-        timestamp_ms: u64,
-        payload: Bytes,
-        emit: &mut impl FnMut(Frame),
-    ) -> Result<u32, ProtocolError> {
+            _ => return Ok(0),
+        };
         // Some encoders send an empty audio message where a capture device is silent (RT-22).
         if payload.is_empty() {
             return Ok(0);
         }
-        let info = if track == Track::Video { tag::video(&payload) } else { tag::audio(&payload) };
-        let is_short = match track {
-            // A video tag is five bytes before its first byte of picture: codec, packet type, composition
-            // time; or, in Enhanced RTMP, packet type and FourCC.
-            Track::Video => payload.len() < 5,
-            _ => payload.len() < if info.codec == Some(*b"mp4a") { 3 } else { 2 },
-        };
-        let is_oversized_config = info.flags.sequence_header && payload.len() > KEPT_BYTES_MAX;
-        if info.codec.is_none() || is_short || is_oversized_config {
+        let frame = tag::frame(track, timestamp_ms, payload);
+        let is_config = frame.flags.sequence_header;
+        let is_oversized_config = is_config && frame.payload.len() > KEPT_BYTES_MAX;
+        if is_too_short(&frame) || is_oversized_config {
             self.bad_frames = self.bad_frames.saturating_add(1);
             return if self.bad_frames >= BAD_FRAMES_MAX {
                 Err(ProtocolError::BadMedia("frames"))
@@ -149,13 +137,13 @@ impl Publisher {
                 Ok(u32::from(is_oversized_config))
             };
         }
-        if info.flags.sequence_header {
-            self.on_config(now, track, info.track_id, &payload)?;
+        if is_config {
+            self.on_config(now, track, frame.info.track_id, &frame.payload)?;
         }
         self.bad_frames = 0;
         self.has_media = true;
         self.media_deadline = after(now, settings.media_timeout);
-        emit(Frame { track, timestamp_ms, flags: info.flags, payload });
+        emit(frame);
         Ok(0)
     }
 
@@ -194,7 +182,7 @@ impl Publisher {
         }
         let is_metadata = payload.starts_with(ON_METADATA);
         let flags = FrameFlags { metadata: is_metadata && payload.len() <= KEPT_BYTES_MAX, ..FrameFlags::default() };
-        let frame = Frame { track: Track::Data, timestamp_ms, flags, payload };
+        let frame = Frame::new(Track::Data, timestamp_ms, flags, payload);
         if !is_metadata || self.metadata_meter.add(now, 1, METADATA_RATE, METADATA_RATE) {
             emit(frame);
         } else if frame.flags.metadata {
@@ -211,51 +199,17 @@ impl Publisher {
             emit(frame);
         }
     }
+}
 
-    /// Splits an aggregate (RTMP 1.0 §7.1.6): FLV tags whose times count from the first one, which stands
-    /// for the time of the message.
-    fn handle_aggregate(
-        &mut self,
-        settings: &Settings,
-        now: Instant,
-        timestamp_ms: u64,
-        body: &Bytes,
-        emit: &mut impl FnMut(Frame),
-    ) -> Result<u32, ProtocolError> {
-        const HEADER: usize = 11;
-        const BACK_POINTER: usize = 4;
-        let mut glitches = 0u32;
-        let mut rest = body.clone();
-        let mut first_time = None;
-        for _ in 0..AGGREGATE_ITEMS_MAX {
-            if rest.is_empty() {
-                return Ok(glitches);
-            }
-            let Some(&[kind, s2, s1, s0, t2, t1, t0, t3, ..]) = rest.get(..HEADER) else { break };
-            let size = usize::try_from(u32::from_be_bytes([0, s2, s1, s0])).unwrap_or(usize::MAX);
-            let time = u32::from_be_bytes([t3, t2, t1, t0]);
-            let end = HEADER.saturating_add(size);
-            if end > rest.len() {
-                break;
-            }
-            let first_time = *first_time.get_or_insert(time);
-            // Times within one aggregate are close together: the difference is read as signed, so that
-            // neither a wrap nor a step back becomes a jump of weeks.
-            let offset = i64::from(time.wrapping_sub(first_time).cast_signed());
-            let item = rest.slice(HEADER..end);
-            // A nested aggregate is of no type that is read here, so it is passed over.
-            glitches = glitches.saturating_add(self.handle_item(
-                settings,
-                now,
-                kind,
-                timestamp_ms.saturating_add_signed(offset),
-                item,
-                emit,
-            )?);
-            // The back pointer repeats what is known; encoders get it wrong, and it may be missing at the end.
-            let next = end.saturating_add(BACK_POINTER).min(rest.len());
-            rest = rest.slice(next..);
-        }
-        Ok(glitches.saturating_add(1))
-    }
+/// Too short to be of use to any player (MD-01), whatever its codec.
+fn is_too_short(frame: &Frame) -> bool {
+    let least = match frame.track {
+        // Five bytes come before the first byte of picture: codec, packet type, composition time; or, in
+        // Enhanced RTMP, packet type and FourCC.
+        Track::Video => 5,
+        // Format and packet type come before the first byte of sound, and other formats have the format alone.
+        _ if frame.info.codec == Some(*b"mp4a") => 3,
+        _ => 2,
+    };
+    frame.info.codec.is_none() || frame.payload.len() < least
 }
