@@ -35,7 +35,11 @@ use crate::net::Route;
 use crate::peer::Target;
 
 #[derive(Parser)]
-#[command(name = "sluicegate-load", version, about = "Publishers, players and storms, to measure a server from outside.")]
+#[command(
+    name = "sluicegate-load",
+    version,
+    about = "Publishers, players and storms, to measure a server from outside."
+)]
 struct Cli {
     /// One JSON object on stdout instead of lines for people.
     #[arg(long, global = true)]

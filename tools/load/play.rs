@@ -255,8 +255,11 @@ fn on_event(
         player.local = peer.local_address();
         sums.start_time.record_between(Some(peer.stages.opened_at), peer.stages.started_at);
     }
-    let arrived =
-        if options.media { peer.stages.media_at.is_some() } else { peer.is_started() || peer.stages.created_at.is_some() };
+    let arrived = if options.media {
+        peer.stages.media_at.is_some()
+    } else {
+        peer.is_started() || peer.stages.created_at.is_some()
+    };
     if arrived && !player.is_joined {
         player.is_joined = true;
         player.local = peer.local_address();

@@ -14,7 +14,9 @@ impl Latency {
 
     /// Nothing recorded yet.
     pub fn new() -> Self {
-        Self(Histogram::new_with_bounds(1, Self::MAX_US, 3).expect("the bounds are constants that hdrhistogram accepts"))
+        Self(
+            Histogram::new_with_bounds(1, Self::MAX_US, 3).expect("the bounds are constants that hdrhistogram accepts"),
+        )
     }
 
     /// Adds a value; what is beyond the bounds counts as the bound.

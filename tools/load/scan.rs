@@ -125,8 +125,11 @@ impl Scanner {
             }
         }
         while !input.is_empty() {
-            let taken =
-                if self.chunk_left > 0 { self.take_payload(input, &mut on)? } else { self.take_header(input, &mut on)? };
+            let taken = if self.chunk_left > 0 {
+                self.take_payload(input, &mut on)?
+            } else {
+                self.take_header(input, &mut on)?
+            };
             input = &input[taken..];
         }
         Ok(())
@@ -414,7 +417,15 @@ mod tests {
         let mut wire = Vec::new();
         let payload = body(5_000, 4);
         sluicegate::proto::rtmp::chunk::write_message(&mut wire, 128, 6, VIDEO, 1, 40, &payload);
-        sluicegate::proto::rtmp::chunk::write_message(&mut wire, 128, 4, AUDIO, 1, u64::from(u32::MAX), &payload[..300]);
+        sluicegate::proto::rtmp::chunk::write_message(
+            &mut wire,
+            128,
+            4,
+            AUDIO,
+            1,
+            u64::from(u32::MAX),
+            &payload[..300],
+        );
         let mut out = Vec::new();
         seen(&mut Scanner::after_handshake(), &wire, &mut out).unwrap();
         let lens: Vec<_> = out

@@ -44,9 +44,8 @@ impl Stamp {
         let offset = if type_id == 9 { VIDEO_OFFSET } else { AUDIO_OFFSET };
         let bytes = head.get(offset..offset + STAMP_BYTES)?;
         let fields = bytes.strip_prefix(&MAGIC)?;
-        let number = |range: std::ops::Range<usize>| {
-            fields[range].iter().fold(0, |sum, byte| sum << 7 | u64::from(byte & 0x7f))
-        };
+        let number =
+            |range: std::ops::Range<usize>| fields[range].iter().fold(0, |sum, byte| sum << 7 | u64::from(byte & 0x7f));
         Some(Self { publisher: number(0..3) as u32, sequence: number(3..7) as u32, due_ns: number(7..16) })
     }
 }
