@@ -1,6 +1,5 @@
 //! `play` and `idle`: N viewers in one thread.
 
-use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -351,14 +350,16 @@ fn result(options: &Options, players: &[Player], phase: Phase, sums: &mut Sums, 
     let end_ns = wall_ns();
     let now = Instant::now();
     let mut age_at_end = Latency::new();
-    let mut behind: HashMap<&'static str, u64> = HashMap::new();
+    let (mut behind, mut stalled) = (0u64, 0u64);
     for player in players.iter().filter(|p| p.is_joined && p.peer.is_some()) {
         if player.last_due_ns > 0 {
-            age_at_end.record_ns(end_ns.saturating_sub(player.last_due_ns));
+            let age_ns = end_ns.saturating_sub(player.last_due_ns);
+            age_at_end.record_ns(age_ns);
+            behind += u64::from(age_ns > STALL.as_nanos() as u64);
         }
         if let Some(since) = player.stalled_since {
             sums.stall_length.record(now.duration_since(since));
-            *behind.entry("stalled_at_end").or_default() += 1;
+            stalled += 1;
         }
     }
     let window = if let Phase::Measuring { since, since_ns } = phase {
@@ -411,7 +412,8 @@ fn result(options: &Options, players: &[Player], phase: Phase, sums: &mut Sums, 
         "latency_ms": sums.latency.to_json(),
         "age_at_end_ms": age_at_end.to_json(),
         "stall_ms": sums.stall_length.to_json(),
-        "stalled_at_end": behind.get("stalled_at_end").copied().unwrap_or_default(),
+        "stalled_at_end": stalled,
+        "behind_at_end": behind,
         "connect_to_start_ms": sums.start_time.to_json(),
         "connect_to_media_ms": sums.media_time.to_json(),
         "rx_bytes": players.iter().map(Player::rx_bytes).sum::<u64>(),
