@@ -198,7 +198,7 @@ pub fn drain(route: &Route, count: usize, run_for: Duration, discard: bool, quie
     let mut open = count;
     let mut bytes = 0u64;
     let mut failures = crate::report::Tally::default();
-    let gauge = LoopGauge::start();
+    let mut gauge = LoopGauge::start();
     let mut progress = Progress::new(quiet);
     let began = Instant::now();
     while open > 0 && began.elapsed() < run_for && !net::is_stopped() {
@@ -207,6 +207,7 @@ pub fn drain(route: &Route, count: usize, run_for: Duration, discard: bool, quie
         {
             return Err(error);
         }
+        gauge.on_turn(Instant::now());
         for event in &events {
             let Some(slot) = sockets.get_mut(event.token().0) else { continue };
             let Some(socket) = slot else { continue };
@@ -235,6 +236,7 @@ pub fn drain(route: &Route, count: usize, run_for: Duration, discard: bool, quie
                 }
             }
         }
+        gauge.on_turn_end(Instant::now());
         progress.tick(Instant::now(), || format!("{open} open, {:.3} GB", bytes as f64 / 1e9));
     }
     Ok(json!({

@@ -294,10 +294,11 @@ impl File {
             file.add(head[0] & 0x1f, timestamp_ms, body);
             rest = tail.get(len + 4..).unwrap_or_default();
         }
-        let (Some(first), Some(last)) = (file.tags.first(), file.tags.last()) else {
+        // Tracks are interleaved loosely: the last tag of a file need not be its latest.
+        let times = || file.tags.iter().map(|tag| tag.timestamp_ms);
+        let (Some(first), Some(last)) = (times().min(), times().max()) else {
             return Err("no audio and no video in it");
         };
-        let (first, last) = (first.timestamp_ms, last.timestamp_ms);
         // The last frame lasts about as long as the others.
         let step = (last - first) / (file.tags.len() as u64).max(2) * 2;
         file.period_ms = (last - first + step.clamp(1, 100)).max(1);
@@ -316,7 +317,8 @@ impl File {
                 self.headers.push(tag);
             }
             AUDIO | VIDEO if is_sequence_header(type_id, body) => self.headers.push(tag),
-            AUDIO | VIDEO if !body.is_empty() => self.tags.push(tag),
+            // An end of sequence is none when the file begins again.
+            AUDIO | VIDEO if !body.is_empty() && !is_end_of_sequence(type_id, body) => self.tags.push(tag),
             _ => {}
         }
     }
@@ -331,6 +333,10 @@ pub fn is_sequence_header(type_id: u8, head: &[u8]) -> bool {
         (AUDIO, [first, ..]) if first >> 4 == 9 => first & 0x0f == 0,
         _ => false,
     }
+}
+
+fn is_end_of_sequence(type_id: u8, head: &[u8]) -> bool {
+    type_id == VIDEO && matches!(head, [first, 2, ..] if first & 0x8f == 7)
 }
 
 #[cfg(test)]
@@ -393,16 +399,22 @@ mod tests {
         tag(DATA, 0, b"meta");
         tag(VIDEO, 0, AVC_HEADER);
         for ms in [0, 40, 80, 120] {
+            tag(AUDIO, ms + 15, &[0xaf, 1, ms]);
             tag(VIDEO, ms, &[0x27, 1, 0, 0, 0, ms]);
         }
+        tag(VIDEO, 120, &[0x17, 2, 0, 0, 0]);
         let mut source = Source::file(Arc::new(File::parse(&flv).unwrap()));
         assert_eq!(source.headers().len(), 2);
-        let mut times = Vec::new();
-        for _ in 0..12 {
-            times.push(source.peek().timestamp_ms);
+        let (mut audio, mut video) = (Vec::new(), Vec::new());
+        for _ in 0..24 {
+            let due = source.peek();
+            if due.type_id == AUDIO { &mut audio } else { &mut video }.push(due.timestamp_ms);
             source.advance();
         }
-        assert!(times.windows(2).all(|pair| pair[1] > pair[0]), "{times:?}");
+        for times in [audio, video] {
+            assert_eq!(times.len(), 12);
+            assert!(times.windows(2).all(|pair| pair[1] > pair[0]), "{times:?}");
+        }
     }
 
     #[test]
