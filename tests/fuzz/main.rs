@@ -11,6 +11,7 @@ mod amf0;
 mod mutate;
 mod rtmp_chunks;
 mod rtmp_handshake;
+mod rtmp_session;
 
 #[test]
 fn amf0_smoke() {
@@ -26,4 +27,9 @@ fn rtmp_chunks_smoke() {
 fn rtmp_handshake_smoke() {
     // Fewer, because each computes several digests.
     mutate::run("rtmp_handshake", 2_000, rtmp_handshake::run);
+}
+
+#[test]
+fn rtmp_session_smoke() {
+    mutate::run("rtmp_session", 2_000, rtmp_session::run);
 }
