@@ -52,7 +52,7 @@ impl Plan {
             // A full header on the first chunk and one byte on each of the others.
             let wire_bytes = due.len + 12 + due.len.saturating_sub(1) / chunk_size;
             match (first, rounds.last_mut()) {
-                (Some(since), Some((_, bytes))) if at - since < merge => *bytes += wire_bytes,
+                (Some(since), Some((_, bytes))) if at.saturating_sub(since) < merge => *bytes += wire_bytes,
                 _ => {
                     first = Some(at);
                     rounds.push((at + merge, wire_bytes));
@@ -104,7 +104,7 @@ pub fn run(options: &Options) -> io::Result<Value> {
     unsafe { libc::listen(listener.as_raw_fd(), 4_096) };
     listener.set_nonblocking(true)?;
     let mut sockets: Vec<TcpStream> = Vec::with_capacity(options.players);
-    let give_up = Instant::now() + Duration::from_secs(60);
+    let give_up = Instant::now() + Duration::from_mins(1);
     while sockets.len() < options.players && Instant::now() < give_up && !net::is_stopped() {
         match listener.accept() {
             Ok((socket, _)) => {
@@ -133,7 +133,7 @@ pub fn run(options: &Options) -> io::Result<Value> {
             }
             let wait = at.saturating_sub(began.elapsed());
             if wait.is_zero() {
-                late_max = late_max.max(began.elapsed() - at);
+                late_max = late_max.max(began.elapsed().saturating_sub(at));
             } else {
                 std::thread::sleep(wait);
             }

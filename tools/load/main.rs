@@ -325,13 +325,13 @@ fn canonical(quiet: bool) -> io::Result<Value> {
         count: 1,
         bitrate_bps: 2_000_000,
         file: None,
-        run_for: Duration::from_secs(60),
+        run_for: Duration::from_mins(1),
         join_rate: 1.0,
         quiet: true,
     };
     let publisher = std::thread::spawn(move || publish::run(&publish));
     std::thread::sleep(Duration::from_millis(500));
-    let played = play::run(&play::Options {
+    let watched = play::run(&play::Options {
         target,
         count: 500,
         streams: 1,
@@ -345,8 +345,8 @@ fn canonical(quiet: bool) -> io::Result<Value> {
         quiet,
     });
     net::stop();
-    let published = publisher.join().map_err(|_| io::Error::other("the publisher's thread ended badly"))??;
-    let played = played?;
+    let sent = publisher.join().map_err(|_| io::Error::other("the publisher's thread ended badly"))??;
+    let played = watched?;
     Ok(json!({
         "joined": played["joined"],
         "latency_ms": played["latency_ms"],
@@ -355,8 +355,8 @@ fn canonical(quiet: bool) -> io::Result<Value> {
         "missing_frames": played["window"]["missing"],
         "connect_to_media_ms": played["connect_to_media_ms"],
         "closed_by_server": played["closed"],
-        "failures": { "play": played["failures"], "publish": published["failures"] },
-        "publisher_lateness_ms": published["lateness_ms"],
+        "failures": { "play": played["failures"], "publish": sent["failures"] },
+        "publisher_lateness_ms": sent["lateness_ms"],
         "generator": played["generator"],
     }))
 }

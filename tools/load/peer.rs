@@ -38,6 +38,7 @@ impl Target {
 
 /// A connection's way so far. Each stage is set once.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "instants end in `_at` everywhere in the house")]
 pub struct Stages {
     /// `connect(2)` was called.
     pub opened_at: Instant,

@@ -274,15 +274,12 @@ fn on_event(
     match turn {
         Turn::Open => player.peer = Some(peer),
         Turn::Closed | Turn::Failed(_) => {
-            let why = match turn {
-                Turn::Failed(why) => {
-                    sums.failures.add(why.clone());
-                    why
-                }
-                _ => {
-                    sums.closed += 1;
-                    "closed by the server".into()
-                }
+            let why = if let Turn::Failed(why) = turn {
+                sums.failures.add(why.clone());
+                why
+            } else {
+                sums.closed += 1;
+                "closed by the server".into()
             };
             let gone = Gone { rx_bytes: peer.rx_bytes, tx_bytes: peer.tx_bytes, at_ns: wall_ns(), why };
             player.gone = Some(gone);

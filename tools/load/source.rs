@@ -45,12 +45,12 @@ enum Kind {
     File(Arc<File>),
 }
 
-/// The sizes of a synthetic stream.
+/// The sizes of a synthetic stream's messages, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct Shape {
-    audio_bytes: usize,
-    frame_bytes: usize,
-    keyframe_bytes: usize,
+    audio: usize,
+    frame: usize,
+    keyframe: usize,
 }
 
 #[derive(Default)]
@@ -91,9 +91,9 @@ impl Source {
         let gop_bytes = (bitrate_bps - audio_bps) * GOP_FRAMES / VIDEO_FPS / 8;
         let frame_bytes = (gop_bytes / (GOP_FRAMES - 1 + KEYFRAME_WEIGHT)) as usize;
         let shape = Shape {
-            audio_bytes: audio_bytes.max(AUDIO_OFFSET + STAMP_BYTES),
-            frame_bytes: frame_bytes.max(VIDEO_OFFSET + STAMP_BYTES),
-            keyframe_bytes: (frame_bytes * KEYFRAME_WEIGHT as usize).max(VIDEO_OFFSET + STAMP_BYTES),
+            audio: audio_bytes.max(AUDIO_OFFSET + STAMP_BYTES),
+            frame: frame_bytes.max(VIDEO_OFFSET + STAMP_BYTES),
+            keyframe: (frame_bytes * KEYFRAME_WEIGHT as usize).max(VIDEO_OFFSET + STAMP_BYTES),
         };
         Self { kind: Kind::Synthetic(shape), next: Next::default() }
     }
@@ -136,7 +136,7 @@ impl Source {
         let video_ns = video * SECOND_NS / VIDEO_FPS;
         let audio_ns = audio * AUDIO_SAMPLES * SECOND_NS / AUDIO_RATE;
         if video_ns <= audio_ns {
-            let len = if video.is_multiple_of(GOP_FRAMES) { shape.keyframe_bytes } else { shape.frame_bytes };
+            let len = if video.is_multiple_of(GOP_FRAMES) { shape.keyframe } else { shape.frame };
             Due {
                 offset_ns: video_ns,
                 timestamp_ms: video_ns / 1_000_000,
@@ -149,7 +149,7 @@ impl Source {
                 offset_ns: audio_ns,
                 timestamp_ms: audio_ns / 1_000_000,
                 type_id: AUDIO,
-                len: shape.audio_bytes,
+                len: shape.audio,
                 what: What::Audio { sequence: audio },
             }
         }
@@ -234,12 +234,12 @@ fn metadata(shape: &Shape) -> Vec<u8> {
         ("height", number(720.0)),
         ("framerate", number(VIDEO_FPS as f64)),
         ("videocodecid", number(7.0)),
-        ("videodatarate", kbps(shape.frame_bytes, VIDEO_FPS as f64)),
+        ("videodatarate", kbps(shape.frame, VIDEO_FPS as f64)),
         ("audiocodecid", number(10.0)),
         ("audiosamplerate", number(AUDIO_RATE as f64)),
         ("audiosamplesize", number(16.0)),
         ("stereo", Value::Boolean(true)),
-        ("audiodatarate", kbps(shape.audio_bytes, AUDIO_RATE as f64 / AUDIO_SAMPLES as f64)),
+        ("audiodatarate", kbps(shape.audio, AUDIO_RATE as f64 / AUDIO_SAMPLES as f64)),
         ("encoder", Value::String(b"sluicegate-load".to_vec())),
     ];
     let mut body = set_data_frame();
@@ -324,13 +324,14 @@ impl File {
     }
 }
 
-/// Whether an audio or video message configures a decoder (legacy AVC and AAC, and Enhanced RTMP's packet type 0).
+/// Whether an audio or video message configures a decoder: legacy AVC and AAC, and packet type 0 (the low four bits)
+/// of Enhanced RTMP.
 pub fn is_sequence_header(type_id: u8, head: &[u8]) -> bool {
     match (type_id, head) {
-        (VIDEO, [first, ..]) if first & 0x80 != 0 => first & 0x0f == 0,
+        (VIDEO, [first, ..]) if first & 0x80 != 0 => first.trailing_zeros() >= 4,
         (VIDEO, [first, packet, ..]) => first & 0x0f == 7 && *packet == 0,
         (AUDIO, [first, packet, ..]) if first >> 4 == 10 => *packet == 0,
-        (AUDIO, [first, ..]) if first >> 4 == 9 => first & 0x0f == 0,
+        (AUDIO, [first, ..]) if first >> 4 == 9 => first.trailing_zeros() >= 4,
         _ => false,
     }
 }
