@@ -71,6 +71,9 @@ enum Command {
 /// Commands that may wait for the control task. It takes all that wait at each turn.
 const COMMANDS_MAX: usize = 64;
 
+/// The longest drain.
+const DRAIN_MAX: Duration = Duration::from_secs(24 * 3_600);
+
 /// Ending sessions.
 #[derive(Clone, Debug)]
 pub struct Terminate {
@@ -109,7 +112,7 @@ pub enum CommandError {
 }
 
 impl Handle {
-    /// Reads the model. Keep `read` short: control does nothing else meanwhile.
+    /// Reads the model. Keep `read` short: control does nothing else meanwhile. It must not use a handle itself.
     pub fn view<R>(&self, read: impl FnOnce(&View) -> R) -> R {
         read(&self.shared.view())
     }
@@ -136,13 +139,13 @@ impl Handle {
         answer.await.map_err(|_| CommandError::Stopping)
     }
 
-    /// Begins a drain: no new sessions, goodbyes spread until `over` has passed, then exit.
+    /// Begins a drain: no new sessions, goodbyes spread until `over` (a day at most) has passed, then exit.
     pub fn drain(&self, over: Duration) {
         self.shared.view().draining = true;
         self.shared.ending.send_if_modified(|ending| {
             let first = *ending == Ending::No;
             if first {
-                *ending = Ending::Drain { over };
+                *ending = Ending::Drain { over: over.min(DRAIN_MAX) };
             }
             first
         });

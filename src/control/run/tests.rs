@@ -229,7 +229,7 @@ fn a_drain_refuses_publishers_waits_for_every_shard_and_ends_control() {
         let (handle, control) = start(&setup(2));
         let wires = Wires::new(2, 100);
         let task = tokio::task::spawn_local(control.run(wires.clone()));
-        handle.drain(Duration::from_secs(3_600));
+        handle.drain(Duration::MAX);
         assert!(handle.view(|view| view.draining));
         for shard in [0, 1] {
             assert!(matches!(wires.next(shard).await, ToShard::Drain { .. }));
