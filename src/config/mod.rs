@@ -1,6 +1,23 @@
 //! Loads and checks the configuration; each room owns its own settings.
+//!
+//! [`load`] reads a file (or takes the development profile), substitutes the environment, finds unknown keys and
+//! wrong values with their places, and [`check`]s ranges and contradictions. Nothing here looks at the machine;
+//! that is `sluicegate check`.
+
+pub mod check;
+pub mod load;
+pub mod log;
+pub mod problem;
+
+pub use load::{Loaded, Origin, Overrides, load};
+pub use log::Settings as LogSettings;
+pub use problem::{Position, Problem, Refused, Severity};
+
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::admission::settings::Access;
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,4 +37,24 @@ pub struct Config {
     pub control: crate::control::Settings,
     /// The HTTP API.
     pub api: crate::api::Settings,
+    /// What is written about it all.
+    pub log: LogSettings,
+}
+
+impl Config {
+    /// What no configuration file means: everything on loopback, and anyone there may publish and play.
+    #[must_use]
+    pub fn development() -> Self {
+        let mut config = Self::default();
+        config.shard.rtmp_listen = vec![SocketAddr::from(([127, 0, 0, 1], 1935))];
+        config.admission.publish = Access::Open;
+        config.admission.play = Access::Open;
+        config
+    }
+
+    /// True when at least one RTMP listener can be reached from other machines.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        self.shard.rtmp_listen.iter().any(|at| !at.ip().is_loopback())
+    }
 }

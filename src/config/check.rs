@@ -1,0 +1,345 @@
+//! Ranges and contradictions: what a configuration must not say although every value is well-formed.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::admission::settings::Access;
+use crate::config::log::parse_level;
+use crate::config::{Config, Problem};
+
+/// How the numbers of a [`Rule`] are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// A plain count.
+    Count,
+    /// Bytes.
+    Bytes,
+    /// Milliseconds.
+    Time,
+}
+
+/// The permitted range of one key.
+pub struct Rule {
+    /// The key.
+    pub key: &'static str,
+    /// Its number in a configuration.
+    pub value: fn(&Config) -> u64,
+    /// How it is written.
+    pub unit: Unit,
+    /// The least.
+    pub min: u64,
+    /// The most.
+    pub max: u64,
+    /// True when 0 is permitted beside the range and means something else than a small number.
+    pub or_zero: bool,
+    /// Why the ends are where they are.
+    pub why: &'static str,
+}
+
+/// The range as the guide and the messages write it: `1…4096`, `10ms…10s`, `0 or 1s…1h`.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.or_zero {
+            f.write_str("0 or ")?;
+        }
+        write!(f, "{}…{}", show(self.unit, self.min), show(self.unit, self.max))
+    }
+}
+
+impl Rule {
+    fn check(&self, config: &Config) -> Option<Problem> {
+        let value = (self.value)(config);
+        let permitted = (self.min..=self.max).contains(&value) || (self.or_zero && value == 0);
+        (!permitted).then(|| {
+            let shown = show(self.unit, value);
+            Problem::error(self.key, format!("{shown} is outside the permitted {self}: {}", self.why))
+        })
+    }
+}
+
+/// A number with the largest unit that divides it.
+#[must_use]
+pub fn show(unit: Unit, value: u64) -> String {
+    let units: &[(u64, &str)] = match unit {
+        Unit::Count => &[],
+        Unit::Bytes => &[(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")],
+        Unit::Time => &[(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")],
+    };
+    let found = units.iter().find(|(size, _)| value != 0 && value.is_multiple_of(*size));
+    found.map_or_else(|| value.to_string(), |(size, name)| format!("{}{name}", value / size))
+}
+
+/// Every numeric key has its line here; the guide is tested against this table.
+pub const RULES: &[Rule] = &[
+    count("shard.count", |c| c.shard.count as u64, 0, 256, "0 is one for each core; more than 256 is a typing error"),
+    count(
+        "shard.backlog",
+        |c| c.shard.backlog.into(),
+        1,
+        65_535,
+        "the kernel cuts it to net.core.somaxconn in any case",
+    ),
+    time("shard.latency_max", |c| ms(c.shard.latency_max), 0, 2_000, "players feel more than two seconds"),
+    count("shard.merge_factor", |c| c.shard.merge_factor.into(), 0, 1_000, "latency_max is reached long before"),
+    time(
+        "shard.report_every",
+        |c| ms(c.shard.report_every),
+        10,
+        10_000,
+        "faster costs the shard, slower makes rates useless",
+    ),
+    off(time("shard.publish_lead_max", |c| ms(c.shard.publish_lead_max), 100, 600_000, "less stops a lively encoder")),
+    time("shard.play_wait", |c| ms(c.shard.play_wait), 0, 3_600_000, "a player that waits holds a connection"),
+    time("shard.no_progress", |c| ms(c.shard.no_progress), 1_000, 600_000, "mobile networks pause for a second"),
+    count("shard.connections_max", |c| c.shard.connections_max as u64, 0, 10_000_000, "0 is 80% of the descriptors"),
+    count("shard.connections_per_ip", |c| c.shard.connections_per_ip as u64, 0, 10_000_000, "0 is off"),
+    count(
+        "shard.unauthenticated_per_ip",
+        |c| c.shard.unauthenticated_per_ip as u64,
+        1,
+        1_000_000,
+        "0 would let nobody in",
+    ),
+    bytes("shard.play_started_bytes", |c| c.shard.play_started_bytes, 1, 1 << 30, "0 would start before media flows"),
+    count(
+        "shard.ring_depth",
+        |c| c.shard.ring_depth as u64,
+        32,
+        4_096,
+        "the runtime takes at most 4,096 and stalls below 32",
+    ),
+    time("shard.drain_timeout", |c| ms(c.shard.drain_timeout), 0, 86_400_000, "0 says all goodbyes at once"),
+    time("rtmp.handshake_timeout", |c| ms(c.rtmp.handshake_timeout), 100, 60_000, "far peers need round trips"),
+    time("rtmp.command_timeout", |c| ms(c.rtmp.command_timeout), 100, 600_000, "encoders take a moment to publish"),
+    time("rtmp.first_media_timeout", |c| ms(c.rtmp.first_media_timeout), 1_000, 600_000, "encoders warm up"),
+    time("rtmp.media_timeout", |c| ms(c.rtmp.media_timeout), 1_000, 3_600_000, "less closes on a network hiccup"),
+    time("rtmp.message_timeout", |c| ms(c.rtmp.message_timeout), 1_000, 600_000, "a keyframe on a slow link is slow"),
+    count(
+        "rtmp.out_chunk_size",
+        |c| c.rtmp.out_chunk_size.into(),
+        128,
+        16_777_215,
+        "128 is the protocol's start, a message has at most 16,777,215 bytes",
+    ),
+    count(
+        "rtmp.chunk_streams",
+        |c| c.rtmp.chunk_streams as u64,
+        4,
+        65_536,
+        "encoders use four to eight, and a connection holds state for each",
+    ),
+    bytes("rtmp.max_command", |c| c.rtmp.max_command, 4 << 10, 16 << 20, "`connect` of known encoders is below 4 KiB"),
+    bytes("rtmp.max_data", |c| c.rtmp.max_data, 4 << 10, 16 << 20, "onMetaData of known encoders is below 4 KiB"),
+    bytes("rtmp.max_audio", |c| c.rtmp.max_audio, 4 << 10, 16 << 20, "the message length field ends at 16 MiB"),
+    bytes("rtmp.max_video", |c| c.rtmp.max_video, 64 << 10, 16 << 20, "the message length field ends at 16 MiB"),
+    bytes(
+        "rtmp.partial_bytes_unauthorized",
+        |c| c.rtmp.partial_bytes_unauthorized,
+        4 << 10,
+        16 << 20,
+        "any stranger may make a connection hold so much",
+    ),
+    bytes("rtmp.partial_bytes", |c| c.rtmp.partial_bytes, 64 << 10, 256 << 20, "one publisher may hold so much"),
+    count("rtmp.command_rate", |c| c.rtmp.command_rate.into(), 1, 10_000, "publishing alone takes six commands"),
+    count("rtmp.streams_per_connection", |c| c.rtmp.streams_per_connection as u64, 1, 256, "one at least is needed"),
+    bytes("rtmp.verdict_buffer", |c| c.rtmp.verdict_buffer, 0, 64 << 20, "held for each publisher that waits"),
+    bytes("rtmp.window_ack_floor", |c| c.rtmp.window_ack_floor, 1 << 10, 1 << 30, "every window is one message back"),
+    bytes("rtmp.window_ack_size", |c| c.rtmp.window_ack_size, 64 << 10, 1 << 30, "peers acknowledge once a window"),
+    bytes("stream.gop_bytes", |c| c.stream.gop_bytes, 0, 1 << 30, "held for each stream; 0 keeps no cache"),
+    time("stream.gop_duration", |c| ms(c.stream.gop_duration), 0, 600_000, "0 keeps no cache"),
+    bytes("stream.queue_bytes", |c| c.stream.queue_bytes, 64 << 10, 1 << 30, "held for each stream on each shard"),
+    time("stream.queue_time", |c| ms(c.stream.queue_time), 100, 600_000, "less drops on every hiccup"),
+    count("stream.overflows_max", |c| c.stream.overflows_max.into(), 1, 1_000_000, "0 would close at the first lag"),
+    time("stream.overflow_window", |c| ms(c.stream.overflow_window), 1_000, 86_400_000, "overflows are seconds apart"),
+    time("stream.resume_window", |c| ms(c.stream.resume_window), 0, 3_600_000, "0 ends the stream with its publisher"),
+    count("stream.relay_frames", |c| c.stream.relay_frames as u64, 16, 1_000_000, "a burst of audio alone is sixteen"),
+    bytes("stream.relay_bytes", |c| c.stream.relay_bytes, 1 << 20, 1 << 30, "one keyframe must pass"),
+    count("admission.bans_max", |c| c.admission.bans_max as u64, 1, 10_000_000, "0 would make `ban_for` a lie"),
+    count("control.events_kept", |c| c.control.events_kept as u64, 256, 16_777_216, "each takes about 200 bytes"),
+    count("control.finished_kept", |c| c.control.finished_kept as u64, 0, 10_000_000, "each takes about 1 KiB"),
+    count(
+        "control.history_keys_max",
+        |c| c.control.history_keys_max as u64,
+        1,
+        10_000_000,
+        "each takes about 300 bytes",
+    ),
+    time("control.order_timeout", |c| ms(c.control.order_timeout), 100, 60_000, "a call to the API waits so long"),
+    count("api.rate", |c| c.api.rate.into(), 1, 1_000_000, "0 would answer nobody"),
+    count("api.datarhei.max_sessions", |c| c.api.datarhei.max_sessions, 0, i64::MAX as u64, "it is only shown"),
+    count("api.datarhei.max_bitrate_mbit", |c| c.api.datarhei.max_bitrate_mbit, 0, i64::MAX as u64, "it is only shown"),
+    count("log.lines_max", |c| c.log.lines_max as u64, 16, 1_048_576, "each line may take up to 4 KiB"),
+];
+
+/// Everything that is wrong or doubtful.
+#[must_use]
+pub fn check(config: &Config) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = RULES.iter().filter_map(|rule| rule.check(config)).collect();
+    listeners(config, &mut problems);
+    tokens(config, &mut problems);
+    contradictions(config, &mut problems);
+    if let Err(message) = parse_level(&config.log.level) {
+        problems.push(Problem::error("log.level", message));
+    }
+    problems
+}
+
+/// The shortest token: 128 bits in base64 (AP-02 and the security defaults).
+pub const TOKEN_BYTES_MIN: usize = 22;
+
+fn listeners(config: &Config, problems: &mut Vec<Problem>) {
+    let mut seen: HashSet<SocketAddr> = HashSet::new();
+    for at in &config.shard.rtmp_listen {
+        if !seen.insert(*at) && at.port() != 0 {
+            problems.push(Problem::error("shard.rtmp_listen", format!("{at} is named twice")));
+        }
+    }
+    if config.shard.rtmp_listen.is_empty() {
+        problems.push(Problem::warning("shard.rtmp_listen", "the list is empty, so nobody can publish or play"));
+    }
+    let api = config.api.listen;
+    if let Some(at) = config.shard.rtmp_listen.iter().find(|at| overlap(**at, api)) {
+        problems.push(Problem::error("api.listen", format!("{api} and {at} of shard.rtmp_listen are the same port")));
+    }
+    if !api.ip().is_loopback() {
+        if config.api.tokens.is_empty() {
+            problems.push(Problem::error(
+                "api.listen",
+                format!("{api} can be reached from other machines; that needs at least one token in [[api.tokens]]"),
+            ));
+        }
+        problems.push(Problem::warning(
+            "api.listen",
+            format!("{api} can be reached from other machines and is not encrypted: put a TLS proxy before it"),
+        ));
+    }
+}
+
+/// True when two listeners cannot both be bound.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.port() != 0 && same_ip
+}
+
+fn tokens(config: &Config, problems: &mut Vec<Problem>) {
+    let mut seen = HashSet::new();
+    for (number, token) in (1..).zip(&config.api.tokens) {
+        let text = token.token.reveal();
+        if text.len() < TOKEN_BYTES_MIN {
+            problems.push(Problem::error(
+                "api.tokens",
+                format!(
+                    "token {number} has {} characters and needs at least {TOKEN_BYTES_MIN} (128 bits of base64), as \
+                     `openssl rand -base64 24` makes them",
+                    text.len()
+                ),
+            ));
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let message = format!("token {number} holds a blank or a character that no HTTP header carries");
+            problems.push(Problem::error("api.tokens", message));
+        }
+        if !seen.insert(text) {
+            problems.push(Problem::error("api.tokens", format!("token {number} was named before")));
+        }
+    }
+}
+
+/// CF-08: settings that contradict each other or can never take effect; each message names both.
+fn contradictions(config: &Config, problems: &mut Vec<Problem>) {
+    let Config { shard, rtmp, stream, admission, .. } = config;
+    let mut warn = |key: &str, message: String| problems.push(Problem::warning(key, message));
+
+    if admission.publish == Access::Deny {
+        warn(
+            "admission.publish",
+            "is `deny` and no rule or hook allows anybody, so nobody may publish; write `publish = \"open\"` or \
+             `\"loopback\"`"
+                .into(),
+        );
+    }
+    if admission.play == Access::Deny {
+        warn(
+            "admission.play",
+            "is `deny` and no rule or hook allows anybody, so nobody may play; write `play = \"open\"`".into(),
+        );
+    }
+    if admission.publish == Access::Open && config.is_public() {
+        warn(
+            "admission.publish",
+            "is `open` and shard.rtmp_listen can be reached from other machines, so whoever reaches it may publish"
+                .into(),
+        );
+    }
+    if shard.connections_per_ip > 0 && shard.unauthenticated_per_ip > shard.connections_per_ip {
+        warn(
+            "shard.unauthenticated_per_ip",
+            format!(
+                "{} is never reached, because shard.connections_per_ip is {}",
+                shard.unauthenticated_per_ip, shard.connections_per_ip
+            ),
+        );
+    }
+    for (key, size) in [
+        ("rtmp.max_command", rtmp.max_command),
+        ("rtmp.max_data", rtmp.max_data),
+        ("rtmp.max_audio", rtmp.max_audio),
+        ("rtmp.max_video", rtmp.max_video),
+    ] {
+        if size > rtmp.partial_bytes {
+            let (size, limit) = (show(Unit::Bytes, size), show(Unit::Bytes, rtmp.partial_bytes));
+            warn(key, format!("{size} is never reached, because rtmp.partial_bytes is {limit}"));
+        }
+    }
+    if rtmp.partial_bytes_unauthorized > rtmp.partial_bytes {
+        warn(
+            "rtmp.partial_bytes_unauthorized",
+            "is larger than rtmp.partial_bytes, which holds for trusted peers".into(),
+        );
+    }
+    if rtmp.max_video > stream.relay_bytes {
+        warn("stream.relay_bytes", "is smaller than rtmp.max_video, so a large keyframe cannot cross shards".into());
+    }
+    if shard.latency_max > stream.queue_time {
+        warn("shard.latency_max", "is longer than stream.queue_time, so every player falls behind at once".into());
+    }
+    if (stream.gop_bytes == 0) != (stream.gop_duration.is_zero()) {
+        warn(
+            "stream.gop_bytes",
+            "and stream.gop_duration: one of them is 0 and turns the cache off, the other not".into(),
+        );
+    }
+}
+
+const fn rule(
+    key: &'static str,
+    value: fn(&Config) -> u64,
+    unit: Unit,
+    (min, max): (u64, u64),
+    why: &'static str,
+) -> Rule {
+    Rule { key, value, unit, min, max, or_zero: false, why }
+}
+
+const fn count(key: &'static str, value: fn(&Config) -> u64, min: u64, max: u64, why: &'static str) -> Rule {
+    rule(key, value, Unit::Count, (min, max), why)
+}
+
+const fn bytes(key: &'static str, value: fn(&Config) -> u64, min: u64, max: u64, why: &'static str) -> Rule {
+    rule(key, value, Unit::Bytes, (min, max), why)
+}
+
+const fn time(key: &'static str, value: fn(&Config) -> u64, min: u64, max: u64, why: &'static str) -> Rule {
+    rule(key, value, Unit::Time, (min, max), why)
+}
+
+/// The same with 0 permitted.
+const fn off(mut rule: Rule) -> Rule {
+    rule.or_zero = true;
+    rule
+}
+
+fn ms(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

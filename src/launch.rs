@@ -1,1 +1,0 @@
-//! Wires the rooms and runs them.

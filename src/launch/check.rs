@@ -1,0 +1,284 @@
+//! What a start would verify, with numbers: `sluicegate check`, and the first thing that `run` does.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::config::check::{Unit, show};
+use crate::config::{Config, Loaded, Origin};
+use crate::io::probe::{self, Plan, Resource};
+use crate::launch::Exit;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// As it should be.
+    Fine,
+    /// The server starts and will be worse than it could be.
+    Doubtful,
+    /// The server cannot start.
+    Fatal,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How it is.
+    pub level: Level,
+    /// What was looked at.
+    pub what: &'static str,
+    /// The numbers, and what mends it.
+    pub text: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = match self.level {
+            Level::Fine => "ok",
+            Level::Doubtful => "warning",
+            Level::Fatal => "error",
+        };
+        write!(f, "{level:<8} {:<14} {}", self.what, self.text)
+    }
+}
+
+/// The shards that a configuration means on this machine.
+#[must_use]
+pub fn shards(config: &Config) -> usize {
+    if config.shard.count == 0 { probe::cores() } else { config.shard.count }
+}
+
+/// Descriptors that are never used for clients: 256 and one per shard, and the rings and doorbells of shards.
+#[must_use]
+pub fn descriptor_reserve(shards: usize) -> u64 {
+    256 + 9 * shards as u64
+}
+
+/// Connections that the descriptors allow: what is configured, or 80% of the limit, less the reserve in any case.
+#[must_use]
+pub fn connections_max(config: &Config, descriptors: u64) -> u64 {
+    let reserve = descriptor_reserve(shards(config));
+    match config.shard.connections_max {
+        0 => (descriptors / 5).saturating_mul(4).min(descriptors.saturating_sub(reserve)),
+        count => count as u64,
+    }
+}
+
+/// Raises the soft limits to the hard ones and looks at everything a start needs except ports, which the start
+/// itself will bind.
+#[must_use]
+pub fn machine(config: &Config) -> Vec<Finding> {
+    let shards = shards(config);
+    let plan = Plan { shards, ring_depth: config.shard.ring_depth };
+    let mut findings = Vec::new();
+    let mut say = |level, what, text: String| findings.push(Finding { level, what, text });
+
+    match probe::kernel() {
+        Some((major, minor)) => say(Level::Fine, "kernel", format!("{major}.{minor} (5.8 or newer is needed)")),
+        None => say(Level::Doubtful, "kernel", "its version cannot be read from /proc; 5.8 or newer is needed".into()),
+    }
+    let (level, text) = cores(shards);
+    say(level, "cores", text);
+    let (level, text) = descriptors(config);
+    say(level, "descriptors", text);
+    let (level, text) = locked_memory(plan);
+    say(level, "locked memory", text);
+    match probe::rings(plan) {
+        Ok(()) => say(
+            Level::Fine,
+            "io_uring",
+            format!(
+                "{} rings of {} entries made ({} for each of {shards} shards, {} in all), every operation is there",
+                probe::RINGS_PER_EXECUTOR * shards as u64,
+                plan.ring_depth,
+                probe::RINGS_PER_EXECUTOR,
+                show(Unit::Bytes, plan.ring_bytes()),
+            ),
+        ),
+        Err(error) => say(Level::Fatal, "io_uring", error.to_string()),
+    }
+    let (level, text) = backlog(config);
+    say(level, "backlog", text);
+    say(Level::Fine, "memory", memory(config, shards));
+    findings
+}
+
+/// Tries every port, and lets go of it again.
+#[must_use]
+pub fn ports(config: &Config) -> Vec<(Finding, Option<Exit>)> {
+    let try_one = |what, at: SocketAddr| match probe::bind(at) {
+        Ok(()) => (Finding { level: Level::Fine, what, text: format!("{at} is free") }, None),
+        Err(error) => {
+            let text = format!("{at} cannot be bound: {error}");
+            (Finding { level: Level::Fatal, what, text }, Some(Exit::of_bind(&error)))
+        }
+    };
+    let rtmp = config.shard.rtmp_listen.iter().map(|at| try_one("port rtmp", *at));
+    rtmp.chain([try_one("port api", config.api.listen)]).collect()
+}
+
+/// `sluicegate check`.
+#[must_use]
+pub fn check(loaded: &Loaded) -> Exit {
+    match &loaded.origin {
+        Origin::Development => println!("no file: the open development profile, on loopback"),
+        Origin::File(path) => println!("{}: {} warnings", path.display(), loaded.warnings.len()),
+    }
+    let mut findings = machine(&loaded.config);
+    findings.extend(ports(&loaded.config).into_iter().map(|(finding, _)| finding));
+    for finding in &findings {
+        println!("{finding}");
+    }
+    let count = |level| findings.iter().filter(|finding| finding.level == level).count();
+    let (fatal, doubtful) = (count(Level::Fatal), count(Level::Doubtful));
+    if fatal > 0 {
+        println!("a start would fail: {fatal} errors, {doubtful} warnings");
+        Exit::Configuration
+    } else {
+        println!("a start would succeed ({doubtful} warnings)");
+        Exit::Clean
+    }
+}
+
+fn cores(shards: usize) -> (Level, String) {
+    let cores = probe::cores();
+    if shards > cores {
+        let text = format!("{shards} shards share {cores} cores; more than one on a core costs switches (shard.count)");
+        return (Level::Doubtful, text);
+    }
+    (Level::Fine, format!("{cores} for {shards} shards"))
+}
+
+fn descriptors(config: &Config) -> (Level, String) {
+    let before = Resource::Descriptors.limit();
+    let limit = match Resource::Descriptors.raise() {
+        Ok(limit) => limit,
+        Err(error) => return (Level::Doubtful, format!("the limit cannot be read: {error}")),
+    };
+    let raised = match before {
+        Ok(before) if before.soft < limit.soft => format!(" (raised from {})", before.soft),
+        _ => String::new(),
+    };
+    let reserve = descriptor_reserve(shards(config));
+    let allowed = unlimited_or(limit.soft, Unit::Count);
+    let connections = connections_max(config, limit.soft);
+    if limit.soft <= reserve {
+        let text = format!("{allowed} allowed{raised}, {reserve} are needed before the first connection; {NOFILE}");
+        return (Level::Fatal, text);
+    }
+    if connections.saturating_add(reserve) > limit.soft {
+        let text = format!(
+            "{allowed} allowed{raised}, but shard.connections_max is {connections} and {reserve} are kept in reserve; \
+             {NOFILE}"
+        );
+        return (Level::Fatal, text);
+    }
+    let text = format!("{allowed} allowed{raised}: {connections} connections, {reserve} in reserve");
+    if connections < FEW_CONNECTIONS {
+        return (Level::Doubtful, format!("{text}; {NOFILE}"));
+    }
+    (Level::Fine, text)
+}
+
+/// Below this a start is worth a warning: an edge that cannot hold a thousand viewers was not meant so.
+const FEW_CONNECTIONS: u64 = 1_000;
+
+const NOFILE: &str = "set `LimitNOFILE=1048576` in the unit, `--ulimit nofile=1048576` for a container, or `ulimit -n`";
+
+fn locked_memory(plan: Plan) -> (Level, String) {
+    let limit = match Resource::LockedMemory.raise() {
+        Ok(limit) => limit,
+        Err(error) => return (Level::Doubtful, format!("the limit cannot be read: {error}")),
+    };
+    let kernel = probe::kernel();
+    let needed = plan.memlock_needed(kernel);
+    let bytes = |count| show(Unit::Bytes, count);
+    let allowed = unlimited_or(limit.soft, Unit::Bytes);
+    let sum = format!(
+        "{} of rings and {} of registered buffers, of which {} count; {} needed, {allowed} allowed",
+        bytes(plan.ring_bytes()),
+        bytes(plan.buffer_bytes()),
+        bytes(plan.locked_bytes(kernel)),
+        bytes(needed),
+    );
+    if probe::has_ipc_lock() {
+        return (Level::Fine, format!("{sum}, and CAP_IPC_LOCK lifts the limit"));
+    }
+    // Two generations run side by side during an upgrade. The rings' own test tells whether one fits.
+    if limit.soft >= needed && limit.soft < needed.saturating_mul(2) {
+        return (Level::Doubtful, format!("{sum}: enough for one process, not for two of the same user"));
+    }
+    (if limit.soft < needed { Level::Fatal } else { Level::Fine }, sum)
+}
+
+fn backlog(config: &Config) -> (Level, String) {
+    let wanted = config.shard.backlog;
+    match probe::somaxconn() {
+        Some(allowed) if allowed < wanted => (
+            Level::Doubtful,
+            format!(
+                "shard.backlog is {wanted} and the kernel cuts it to {allowed}; `sysctl -w net.core.somaxconn={wanted}`"
+            ),
+        ),
+        Some(allowed) => (Level::Fine, format!("{wanted} for each listener (net.core.somaxconn is {allowed})")),
+        None => (Level::Fine, format!("{wanted} for each listener")),
+    }
+}
+
+/// What the limits add up to, so that nobody has to.
+fn memory(config: &Config, shards: usize) -> String {
+    let stream = config.stream.gop_bytes.saturating_add(config.stream.queue_bytes).saturating_add(64 << 10);
+    let relays = config.stream.relay_bytes.saturating_mul(shards.saturating_sub(1) as u64);
+    let mib = |bytes: u64| format!("{:.1} MiB", f64::from(u32::try_from(bytes >> 10).unwrap_or(u32::MAX)) / 1_024.0);
+    format!(
+        "at most {} for a stream on each shard that carries it and {} between shards, {} for a publisher's unfinished \
+         messages, {} for a stranger's",
+        mib(stream),
+        mib(relays),
+        mib(config.rtmp.partial_bytes.saturating_add(config.rtmp.verdict_buffer)),
+        mib(config.rtmp.partial_bytes_unauthorized),
+    )
+}
+
+fn unlimited_or(count: u64, unit: Unit) -> String {
+    if count == u64::MAX { "unlimited".into() } else { show(unit, count) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cf_07_connections_beyond_the_descriptors_are_fatal_and_told_in_numbers() {
+        let mut config = Config::development();
+        config.shard.connections_max = 10_000_000;
+        let limit = Resource::Descriptors.limit().unwrap();
+        if limit.hard > 10_001_000 {
+            return;
+        }
+        let (level, text) = descriptors(&config);
+        assert_eq!(level, Level::Fatal, "{text}");
+        assert!(text.contains("10000000") && text.contains("LimitNOFILE="), "{text}");
+    }
+
+    #[test]
+    fn cf_07_four_fifths_of_the_descriptors_are_for_clients() {
+        let mut config = Config::development();
+        config.shard.count = 2;
+        assert_eq!(connections_max(&config, 20_000), 16_000);
+        assert_eq!(connections_max(&config, 1_024), 1_024 - 274);
+        assert_eq!(connections_max(&config, u64::MAX), u64::MAX / 5 * 4);
+        config.shard.connections_max = 7;
+        assert_eq!(connections_max(&config, 20_000), 7);
+    }
+
+    #[test]
+    fn cf_05_check_finds_a_busy_port() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut config = Config::development();
+        config.shard.rtmp_listen = vec![taken.local_addr().unwrap()];
+        config.api.listen = "127.0.0.1:0".parse().unwrap();
+        let found = ports(&config);
+        assert_eq!((found[0].0.level, found[0].1), (Level::Fatal, Some(Exit::Temporary)));
+        assert_eq!(found[1].0.level, Level::Fine);
+    }
+}

@@ -1,0 +1,307 @@
+//! `sluicegate run`: load, look at the machine, start, say where, wait, stop.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+
+use crate::admission::settings::Access;
+use crate::config::{Config, Loaded, Origin};
+use crate::launch::check::{self, Level};
+use crate::launch::{Exit, Running, Stop, log, start_server};
+
+/// How long each way to stop may take before the next begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// A drain: its own time and some grace.
+    drain: Duration,
+    /// Closing every session at once.
+    fast: Duration,
+    /// The end that was asked for twice; close records are still written.
+    now: Duration,
+}
+
+impl Patience {
+    /// With so much time for a drain.
+    pub(crate) fn new(drain_timeout: Duration) -> Self {
+        Self {
+            drain: drain_timeout.saturating_add(Duration::from_secs(5)),
+            fast: Duration::from_secs(5),
+            now: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Runs the server until it is told to stop.
+#[must_use]
+pub fn run(loaded: Loaded) -> Exit {
+    let is_development = loaded.origin == Origin::Development;
+    let config = loaded.config;
+    let (_log, running) = match start(&config) {
+        Ok(started) => started,
+        Err(exit) => return exit,
+    };
+    // Whoever closed standard output does not want to know.
+    let _ = io::stdout().write_all(banner(&config, &running, is_development).as_bytes());
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("sluicegate: {error}");
+            return Exit::Resource;
+        }
+    };
+    runtime.block_on(until_ended(running, Patience::new(config.shard.drain_timeout), std::future::pending()))
+}
+
+/// Looks at the machine, starts the log and the server, and says what was wrong otherwise.
+pub(crate) fn start(config: &Config) -> Result<(log::Log, Running), Exit> {
+    let findings = check::machine(config);
+    for finding in findings.iter().filter(|finding| finding.level == Level::Fatal) {
+        eprintln!("sluicegate: {}: {}", finding.what, finding.text);
+    }
+    if findings.iter().any(|finding| finding.level == Level::Fatal) {
+        return Err(Exit::Configuration);
+    }
+    let log = log::start(&config.log).map_err(|error| {
+        eprintln!("sluicegate: the log cannot be started: {error}");
+        Exit::Internal
+    })?;
+    for finding in findings {
+        if finding.level == Level::Doubtful {
+            tracing::warn!(ev = "machine", what = finding.what, "{}", finding.text);
+        } else {
+            tracing::debug!(ev = "machine", what = finding.what, "{}", finding.text);
+        }
+    }
+    let running = start_server(config.clone()).map_err(|error| {
+        tracing::error!(ev = "start_failed", "{error}");
+        error.exit()
+    })?;
+    tracing::info!(
+        ev = "started",
+        version = env!("CARGO_PKG_VERSION"),
+        shards = running.shards,
+        rtmp = ?running.rtmp,
+        api = %running.api,
+        "the server is ready"
+    );
+    Ok((log, running))
+}
+
+/// Waits for signals, for `done`, and for the server's end, and hurries it along.
+pub(crate) async fn until_ended(mut running: Running, patience: Patience, done: impl Future<Output = ()>) -> Exit {
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("sluicegate: signals cannot be handled: {error}");
+            return Exit::Resource;
+        }
+    };
+    let mut stage = Stop::No;
+    let mut deadline: Option<Instant> = None;
+    tokio::pin!(done);
+    loop {
+        let next = tokio::select! {
+            ended = &mut running.ended => return match ended {
+                Ok(Ok(())) => {
+                    tracing::info!(ev = "stopped", "the server has ended");
+                    Exit::Clean
+                }
+                Ok(Err(why)) => {
+                    tracing::error!(ev = "failed", "{why}");
+                    Exit::Internal
+                }
+                Err(_) => {
+                    tracing::error!(ev = "failed", "the control thread died");
+                    Exit::Internal
+                }
+            },
+            order = signals.next() => match order {
+                Order::Stop(first) => after_signal(stage, first),
+                Order::Reload => {
+                    tracing::warn!(ev = "reload", "this server takes a new configuration by a restart; nothing was changed");
+                    stage
+                }
+            },
+            () = &mut done, if stage == Stop::No => Stop::Fast,
+            () = sleep_until(deadline) => match stage {
+                Stop::No | Stop::Drain => Stop::Fast,
+                Stop::Fast => Stop::Now,
+                Stop::Now => {
+                    tracing::error!(ev = "failed", "the server did not end in time; ending anyway");
+                    return Exit::Internal;
+                }
+            },
+        };
+        if next > stage {
+            stage = next;
+            let within = match stage {
+                Stop::No | Stop::Drain => patience.drain,
+                Stop::Fast => patience.fast,
+                Stop::Now => patience.now,
+            };
+            deadline = Some(Instant::now() + within);
+            tracing::info!(ev = "stopping", how = ?stage, within = ?within, "the server is stopping");
+            // A control thread that is gone is seen by `ended`.
+            let _ = running.stop.send(stage);
+        }
+    }
+}
+
+/// The first signal is taken at its word; a second one means now.
+fn after_signal(stage: Stop, asked: Stop) -> Stop {
+    if stage == Stop::No { asked } else { Stop::Now }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+enum Order {
+    Stop(Stop),
+    Reload,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Order {
+        tokio::select! {
+            _ = self.terminate.recv() => Order::Stop(Stop::Drain),
+            _ = self.interrupt.recv() => Order::Stop(Stop::Fast),
+            _ = self.hang_up.recv() => Order::Reload,
+        }
+    }
+}
+
+/// What a newcomer needs to know, in a few lines.
+#[must_use]
+pub fn banner(config: &Config, running: &Running, is_development: bool) -> String {
+    let mut out = format!("sluicegate {} on {} shards\n", env!("CARGO_PKG_VERSION"), running.shards);
+    let mut line = |what: &str, text: String| {
+        // Writing to a text cannot fail.
+        let _ = writeln!(out, "  {what:<8} {text}");
+    };
+    for (number, at) in running.rtmp.iter().enumerate() {
+        let url = format!("rtmp://{}/live/<name>", reachable(*at));
+        if number == 0 {
+            line("publish", format!("{url}{}", who(config.admission.publish)));
+            line("play", format!("{url}{}", who(config.admission.play)));
+        } else {
+            line("", format!("rtmp://{}/live/<name>", reachable(*at)));
+        }
+    }
+    line("API", format!("http://{}/v1/sessions", reachable(running.api)));
+    line("watch", "sluicegate sessions --watch".into());
+    if is_development {
+        let also = if config.admission.publish == Access::Open {
+            "anyone who reaches this address may publish and play"
+        } else {
+            "anyone may play, and publishing is kept to this machine"
+        };
+        line("NOTE", format!("open development profile: {also}. A sluicegate.toml decides otherwise."));
+    }
+    out
+}
+
+fn who(access: Access) -> &'static str {
+    match access {
+        Access::Open => "",
+        Access::Loopback => "   (from this machine only)",
+        Access::Deny => "   (nobody may)",
+    }
+}
+
+/// An address as somebody on this machine would write it, without the port that the scheme implies.
+fn reachable(at: SocketAddr) -> String {
+    let mut at = at;
+    if at.ip().is_unspecified() {
+        at.set_ip(if at.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+    }
+    at.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::{oneshot, watch};
+
+    fn running() -> (Running, watch::Receiver<Stop>, oneshot::Sender<Result<(), String>>) {
+        let (stop, orders) = watch::channel(Stop::No);
+        let (end, ended) = oneshot::channel();
+        let rtmp = vec!["127.0.0.1:1935".parse().unwrap(), "[::]:1936".parse().unwrap()];
+        (Running { rtmp, api: "127.0.0.1:8081".parse().unwrap(), shards: 2, stop, ended }, orders, end)
+    }
+
+    const SHORT: Patience =
+        Patience { drain: Duration::from_millis(20), fast: Duration::from_millis(20), now: Duration::from_millis(20) };
+
+    fn wait<T>(work: impl Future<Output = T>) -> T {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build().unwrap().block_on(work)
+    }
+
+    #[test]
+    fn banner_says_where_and_that_the_profile_is_open() {
+        let (running, ..) = running();
+        let text = banner(&Config::development(), &running, true);
+        for part in [
+            "publish  rtmp://127.0.0.1:1935/live/<name>",
+            "play     rtmp://127.0.0.1:1935/live/<name>",
+            "rtmp://[::1]:1936/live",
+            "http://127.0.0.1:8081/v1/sessions",
+            "open development profile",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        let text = banner(&Config::default(), &running, false);
+        assert!(text.contains("(nobody may)") && !text.contains("development"), "{text}");
+    }
+
+    #[test]
+    fn first_signal_is_taken_at_its_word_and_a_second_means_now() {
+        assert_eq!(after_signal(Stop::No, Stop::Drain), Stop::Drain);
+        assert_eq!(after_signal(Stop::No, Stop::Fast), Stop::Fast);
+        assert_eq!(after_signal(Stop::Drain, Stop::Drain), Stop::Now);
+        assert_eq!(after_signal(Stop::Fast, Stop::Fast), Stop::Now);
+    }
+
+    #[test]
+    fn an_end_that_hangs_is_hurried_and_then_cut() {
+        let (running, orders, _end) = running();
+        // Nobody sends `ended`: fast, then now, then the process goes.
+        let exit = wait(until_ended(running, SHORT, async {}));
+        assert_eq!(exit, Exit::Internal);
+        assert_eq!(*orders.borrow(), Stop::Now);
+    }
+
+    #[test]
+    fn ends_have_their_codes() {
+        for (outcome, exit) in [(Ok(()), Exit::Clean), (Err("a shard panicked".to_owned()), Exit::Internal)] {
+            let (running, _orders, end) = running();
+            end.send(outcome).unwrap();
+            assert_eq!(wait(until_ended(running, SHORT, std::future::pending())), exit);
+        }
+        let (running, _orders, end) = running();
+        drop(end);
+        assert_eq!(wait(until_ended(running, SHORT, std::future::pending())), Exit::Internal);
+    }
+}

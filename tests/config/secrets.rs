@@ -1,0 +1,72 @@
+//! AP-14, CF-09: secrets stay secret, also in what is said about a wrong file.
+
+use crate::{config, load_mode, load_text, refusal};
+
+const SECRET: &str = "hunter2-hunter2-hunter2-hunter2";
+
+#[test]
+fn ap_14_no_message_shows_a_token_whatever_is_wrong_around_it() {
+    for text in [
+        format!("[[api.tokens]]\ntoken = \"{SECRET}\"\nrole = \"{SECRET}\"\n"),
+        format!("[[api.tokens]]\ntoken = [\"{SECRET}\"]\nrole = \"read\"\n"),
+        format!("[[api.tokens]]\ntoken = {{ x = \"{SECRET}\" }}\nrole = \"read\"\n"),
+        format!("[[api.tokens]]\ntoken = \"{SECRET}\"\n"),
+        format!("[[api.tokens]]\ntokens = \"{SECRET}\"\nrole = \"read\"\n"),
+        format!("[[api.tokens]]\ntoken = \"{SECRET}\nrole = \"read\"\n"),
+        format!("[[api.tokens]]\ntoken = \"{SECRET} with a blank\"\nrole = \"read\"\n"),
+        format!("[api]\ntokens = \"{SECRET}\"\n"),
+        format!("[api]\ntokens = [\"{SECRET}\"]\n"),
+        format!("[api]\ntoken = \"{SECRET}\"\n"),
+        format!("[api.tokens]\ntoken = \"{SECRET}\"\nrole = \"read\"\n"),
+        format!("api = \"{SECRET}\"\n"),
+        format!(
+            "[[api.tokens]]\ntoken = \"{SECRET}\"\nrole = \"read\"\n[[api.tokens]]\ntoken = \"{SECRET}\"\nrole = \"read\"\n"
+        ),
+    ] {
+        let refused = load_text(&text).expect_err(&text);
+        let shown = format!("{refused} {refused:?}");
+        assert!(!shown.contains("hunter2"), "{text}\n{shown}");
+    }
+}
+
+#[test]
+fn ap_14_number_where_a_token_belongs_is_not_shown() {
+    let refused = refusal("[[api.tokens]]\ntoken = 8400131\nrole = \"read\"\n");
+    assert_eq!(refused, ["f:2:9: error: api.tokens.token: a whole number stands where a text belongs"]);
+}
+
+#[test]
+fn ap_14_short_token_is_told_by_its_number_and_length() {
+    let refused = refusal("[admission]\npublish = \"loopback\"\n[[api.tokens]]\ntoken = \"short\"\nrole = \"read\"\n");
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert!(refused[0].contains("token 1 has 5 characters and needs at least 22"), "{refused:?}");
+}
+
+#[test]
+fn ap_14_value_from_the_environment_is_named_and_not_shown() {
+    let refused = refusal("[shard]\nlatency_max = \"${SET}\"\n");
+    assert!(refused[0].contains("`${SET}` is not a duration"), "{refused:?}");
+    assert!(!refused[0].contains("0123456789"), "{refused:?}");
+}
+
+#[test]
+fn ap_14_configuration_prints_without_its_secrets() {
+    let loaded = config(&format!("[[api.tokens]]\ntoken = \"{SECRET}\"\nrole = \"read\"\n"));
+    let shown = format!("{loaded:?} {} {}", toml::to_string(&loaded).unwrap(), serde_json::to_string(&loaded).unwrap());
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("***"));
+    assert_eq!(loaded.api.tokens[0].token.reveal(), SECRET);
+}
+
+#[test]
+fn cf_09_secret_in_a_file_that_everybody_may_read_is_a_warning() {
+    let text = format!("[admission]\npublish = \"loopback\"\n[[api.tokens]]\ntoken = \"{SECRET}\"\nrole = \"read\"\n");
+    let warned = |text: &str, mode| {
+        let warnings = load_mode(text, mode).unwrap().warnings;
+        warnings.iter().any(|problem| problem.key == "api.tokens" && problem.message.contains("chmod"))
+    };
+    assert!(warned(&text, 0o644));
+    assert!(!warned(&text, 0o640));
+    assert!(!warned(&text.replace(SECRET, "${SET}"), 0o644), "the environment holds the secret, not the file");
+    assert!(!warned("[admission]\npublish = \"loopback\"\n", 0o644));
+}
