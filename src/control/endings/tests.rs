@@ -157,8 +157,8 @@ fn a_banned_peer_that_slipped_in_meanwhile_is_closed_too() {
         desk.done(order, 1);
     }
     let closes = desk.closes();
-    let closed: Vec<_> = closes.iter().flat_map(|(_, _, ids)| ids.clone()).collect();
-    assert_eq!(closed, [id(1), id(2)], "the peer that is not banned stays");
+    let ended: Vec<_> = closes.iter().flat_map(|(_, _, ids)| ids.clone()).collect();
+    assert_eq!(ended, [id(1), id(2)], "the peer that is not banned stays");
     for (_, order, _) in closes {
         desk.done(order, 1);
     }

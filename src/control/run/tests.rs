@@ -78,8 +78,8 @@ fn a_publisher_is_admitted_and_its_stream_relayed_to_the_shard_that_asked() {
         assert!(matches!(wires.next(0).await, ToShard::PublishVerdict { ticket: Ticket(7), verdict: Ok(()) }));
         assert!(matches!(wires.next(0).await, ToShard::RelayOpen { to: ShardId(1), .. }));
         assert!(matches!(wires.next(1).await, ToShard::RelayAttach { .. }));
-        let published = |view: &View| view.streams.get(&key("live/a")).and_then(|row| row.publisher);
-        until(&handle, |view| published(view) == Some((id(1), ShardId(0)))).await;
+        let holder = |view: &View| view.streams.get(&key("live/a")).and_then(|row| row.publisher);
+        until(&handle, |view| holder(view) == Some((id(1), ShardId(0)))).await;
         wires.tell(1, ToControl::Unsubscribe(key("live/a")));
         assert!(matches!(wires.next(0).await, ToShard::RelayClose { to: ShardId(1), .. }));
     });
