@@ -98,6 +98,8 @@ struct Playing {
     session: SessionKey,
     slot: StreamSlot,
     cursor: Cursor,
+    /// Audio and video (`receiveAudio`, `receiveVideo`).
+    wants: (bool, bool),
     /// The generation of the stream's headers that the player has, once it has any.
     headers: Option<u32>,
     /// When to give up waiting for a publisher; `None` once there was one.
@@ -309,7 +311,7 @@ impl Rtmp {
             };
             // An answer may not cut a chunk of the stream in two: the rest of a frame that is half out goes first.
             if let Some((cursor, live)) = live {
-                let remainder = cursor.frame_remainder(live);
+                let remainder = cursor.frame_remainder();
                 if remainder > 0 && !output.is_empty() {
                     log_first = true;
                     let max = remainder.min(WRITE_BYTES_MAX as u64);
@@ -359,9 +361,9 @@ impl Rtmp {
         let mut slices = [IoSlice::new(&[]); 1];
         if let Role::Playing(it) = &self.role
             && let Some(entry) = core.streams.get(it.slot)
-            && (self.engine.output().is_empty() || it.cursor.frame_remainder(&entry.live) > 0)
+            && (self.engine.output().is_empty() || it.cursor.frame_remainder() > 0)
         {
-            let remainder = it.cursor.frame_remainder(&entry.live);
+            let remainder = it.cursor.frame_remainder();
             let max = if self.engine.output().is_empty() || remainder == 0 {
                 WRITE_BYTES_MAX
             } else {
@@ -378,8 +380,7 @@ impl Rtmp {
     pub fn handle_written(&mut self, now: Instant, core: &mut Core, sent: usize) {
         let from_log = match &self.role {
             Role::Playing(it) => {
-                self.engine.output().is_empty()
-                    || core.streams.get(it.slot).is_some_and(|entry| it.cursor.frame_remainder(&entry.live) > 0)
+                self.engine.output().is_empty() || it.cursor.frame_remainder() > 0
             }
             _ => false,
         };
@@ -410,7 +411,7 @@ impl Rtmp {
         if let Due::Bytes(waiting) = due {
             it.wait_until = None;
             // Headers go into the engine's own output, which is written before the log: only at a frame's boundary.
-            if it.headers.is_none() && it.cursor.frame_remainder(&entry.live) == 0 {
+            if it.headers.is_none() && it.cursor.frame_remainder() == 0 {
                 let headers = entry.live.headers();
                 it.headers = Some(headers.generation);
                 let packager = Packager::new(&core.rtmp);
@@ -428,14 +429,16 @@ impl Rtmp {
                 counters.tx_frames += header_frames;
             }
         }
-        if let Some(dropped_frames) = jumped {
+        if let Some(dropped_frames) = jumped.filter(|dropped| *dropped > 0) {
             let session = it.session;
             if let Some(counters) = core.sessions.counters_mut(session) {
                 counters.overflows += 1;
                 counters.dropped_frames += dropped_frames;
             }
             core.dropped_frames += dropped_frames;
-            core.record(now, session, What::Overflowed { dropped_frames });
+            if core.sessions.state(session) == Some(State::Running) {
+                core.record(now, session, What::Overflowed { dropped_frames });
+            }
         }
         due
     }
@@ -511,22 +514,25 @@ impl Rtmp {
                     self.on_request(now, core, Kind::Play, request, &stream, query.as_deref());
                 }
                 ServerEvent::Ended(request) => self.on_ended(now, core, request),
-                ServerEvent::Pause(request, paused) => self.with_cursor(request, |cursor| cursor.pause(paused)),
-                ServerEvent::ReceiveAudio(request, wanted) => {
-                    self.with_cursor(request, |cursor| cursor.set_audio(wanted));
+                ServerEvent::Pause(request, paused) => {
+                    if let Role::Playing(it) = &mut self.role
+                        && it.request == request
+                    {
+                        it.cursor.pause(paused);
+                    }
                 }
-                ServerEvent::ReceiveVideo(request, wanted) => {
-                    self.with_cursor(request, |cursor| cursor.set_video(wanted));
-                }
+                ServerEvent::ReceiveAudio(request, wanted) => self.on_receive(request, Some(wanted), None),
+                ServerEvent::ReceiveVideo(request, wanted) => self.on_receive(request, None, Some(wanted)),
             }
         }
     }
 
-    fn with_cursor(&mut self, request: RequestId, change: impl FnOnce(&mut Cursor)) {
+    fn on_receive(&mut self, request: RequestId, audio: Option<bool>, video: Option<bool>) {
         if let Role::Playing(it) = &mut self.role
             && it.request == request
         {
-            change(&mut it.cursor);
+            it.wants = (audio.unwrap_or(it.wants.0), video.unwrap_or(it.wants.1));
+            it.cursor.set_tracks(it.wants.0, it.wants.1);
         }
     }
 
@@ -555,7 +561,10 @@ impl Rtmp {
             }
             // The first headers are part of the start; later ones change what viewers get.
             let counters = core.sessions.counters_mut(session).map(|counters| counters.rx_frames);
-            if generation != known && counters.is_some_and(|frames| frames > FIRST_HEADERS_FRAMES) {
+            if generation != known
+                && counters.is_some_and(|frames| frames > FIRST_HEADERS_FRAMES)
+                && core.sessions.state(session) == Some(State::Running)
+            {
                 core.record(now, session, What::Altered);
             }
         }
@@ -668,6 +677,7 @@ impl Rtmp {
             session,
             slot,
             cursor: Cursor::join(&entry.live, now),
+            wants: (true, true),
             headers: None,
             // Another shard may publish it, which takes a message there and back to know.
             wait_until: waits.then(|| now + core.settings.play_wait.max(KNOWN_AFTER)),
@@ -745,7 +755,10 @@ fn watch(
     if core.sessions.state(session) == Some(State::Running) && now.saturating_duration_since(moved_at) >= stall_after {
         core.record(now, session, What::Stalled);
     }
-    if update_every > Duration::ZERO && now.saturating_duration_since(*updated_at) >= update_every {
+    if update_every > Duration::ZERO
+        && core.sessions.state(session) == Some(State::Running)
+        && now.saturating_duration_since(*updated_at) >= update_every
+    {
         *updated_at = now;
         let counters = core.sessions.counters_mut(session).map(|counters| *counters);
         if let Some(counters) = counters {

@@ -239,34 +239,14 @@ impl Cursor {
 
     /// What is left of a frame that is half out; 0 at a frame's boundary.
     #[must_use]
-    pub fn frame_remainder(&self, _live: &Live) -> u64 {
-        todo!("H4")
+    pub fn frame_remainder(&self) -> u64 {
+        self.partial_end.saturating_sub(self.offset)
     }
 
     /// The timestamp of the frame at the cursor, if there is one.
     #[must_use]
-    pub fn timestamp_ms(&self, _live: &Live) -> Option<u64> {
-        todo!("H4")
-    }
-
-    /// Fills `out` with what is due, at most `max_bytes`; returns how many slices were filled.
-    pub fn slices<'a>(&'a self, _live: &'a Live, _max_bytes: usize, _out: &mut [std::io::IoSlice<'a>]) -> usize {
-        todo!("H4")
-    }
-
-    /// Stops or goes on.
-    pub fn pause(&mut self, _paused: bool) {
-        todo!("H4")
-    }
-
-    /// Audio or none.
-    pub fn set_audio(&mut self, _wanted: bool) {
-        todo!("H4")
-    }
-
-    /// Video or none.
-    pub fn set_video(&mut self, _wanted: bool) {
-        todo!("H4")
+    pub fn timestamp_ms(&self, live: &Live) -> Option<u64> {
+        live.log().entry(self.seq).map(|entry| entry.timestamp_ms)
     }
 
     /// Where the next byte comes from.

@@ -66,6 +66,8 @@ pub(super) struct Entry {
     pub(super) offset: u64,
     /// When it was appended, on the stream's clock.
     pub(super) at_ms: u64,
+    /// Its time in the stream.
+    pub(super) timestamp_ms: u64,
     /// How many bytes it has, packaged.
     pub(super) len: u32,
     /// How many bytes its payload has.
@@ -281,6 +283,7 @@ impl Log {
         self.index.push_back(Entry {
             offset: self.end,
             at_ms,
+            timestamp_ms: frame.timestamp_ms,
             len,
             media_len: u32::try_from(frame.payload.len()).unwrap_or(u32::MAX),
             generation: position.generation,
