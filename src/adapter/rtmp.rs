@@ -379,9 +379,7 @@ impl Rtmp {
     /// Books `sent` bytes that went out through [`with_first_waiting`](Self::with_first_waiting).
     pub fn handle_written(&mut self, now: Instant, core: &mut Core, sent: usize) {
         let from_log = match &self.role {
-            Role::Playing(it) => {
-                self.engine.output().is_empty() || it.cursor.frame_remainder() > 0
-            }
+            Role::Playing(it) => self.engine.output().is_empty() || it.cursor.frame_remainder() > 0,
             _ => false,
         };
         if from_log {

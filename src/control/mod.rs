@@ -64,7 +64,7 @@ enum Ending {
 }
 
 enum Command {
-    Terminate { what: Terminate, reply: endings::Reply },
+    Terminate { what: Box<Terminate>, reply: endings::Reply },
     Unban { address: IpAddr, kind: Kind, key: StreamKey, reply: oneshot::Sender<()> },
 }
 
@@ -72,7 +72,7 @@ enum Command {
 const COMMANDS_MAX: usize = 64;
 
 /// The longest drain.
-const DRAIN_MAX: Duration = Duration::from_secs(24 * 3_600);
+const DRAIN_MAX: Duration = Duration::from_hours(24);
 
 /// Ending sessions.
 #[derive(Clone, Debug)]
@@ -124,7 +124,10 @@ impl Handle {
     /// do answer have carried them out.
     pub async fn terminate(&self, what: Terminate) -> Result<Terminated, CommandError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Terminate { what, reply }).await.map_err(|_| CommandError::Stopping)?;
+        self.commands
+            .send(Command::Terminate { what: Box::new(what), reply })
+            .await
+            .map_err(|_| CommandError::Stopping)?;
         answer.await.unwrap_or(Err(CommandError::Stopping))
     }
 

@@ -232,7 +232,7 @@ impl Control {
             Command::Terminate { what, reply } => {
                 let shards: Vec<_> = outbox.running().collect();
                 let view = self.shared.view();
-                self.endings.begin(now, &view, &shards, what, reply, &mut self.orders, &mut self.out);
+                self.endings.begin(now, &view, &shards, *what, reply, &mut self.orders, &mut self.out);
             }
             Command::Unban { address, kind, key, reply } => {
                 for shard in outbox.running() {
