@@ -1,3 +1,6 @@
+// Whole numbers below 2^53 and zeros that were never touched: these floats are exact.
+#![allow(clippy::float_cmp)]
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;

@@ -124,10 +124,10 @@ fn every_shard_knows_the_bans_before_any_session_is_closed() {
     desk.open(1, 0, Kind::Play, "live/a", "192.0.2.1:1");
     desk.open(2, 0, Kind::Play, "live/a", "[::ffff:192.0.2.1]:2");
     desk.open(3, 0, Kind::Play, "live/b", "192.0.2.1:3");
-    let mut answer = desk.begin(Terminate { ban_for: Some(Duration::from_secs(60)), ..terminate(&[("app", "live")]) });
+    let mut answer = desk.begin(Terminate { ban_for: Some(Duration::from_mins(1)), ..terminate(&[("app", "live")]) });
     let bans = desk.bans();
     assert_eq!(bans.iter().map(|(to, ..)| to.0).collect::<Vec<_>>(), [0, 1], "also the shard without a match");
-    let until = desk.now + Duration::from_secs(60);
+    let until = desk.now + Duration::from_mins(1);
     for (_, _, bans) in &bans {
         assert_eq!(bans.len(), 2, "one for each peer, role and stream: {bans:?}");
         for path in ["live/a", "live/b"] {

@@ -247,7 +247,7 @@ fn a_drain_refuses_publishers_waits_for_every_shard_and_ends_control() {
 #[test]
 fn a_second_signal_stops_a_drain_under_way() {
     beside_control(100, |handle, wires| async move {
-        handle.drain(Duration::from_secs(3_600));
+        handle.drain(Duration::from_hours(1));
         assert!(matches!(wires.next(0).await, ToShard::Drain { .. }));
         handle.stop();
         assert!(matches!(wires.next(0).await, ToShard::Stop));
