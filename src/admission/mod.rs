@@ -8,4 +8,4 @@ pub mod settings;
 pub use ban::{Ban, Bans};
 pub use policy::Policy;
 pub use request::{Decision, Request, Ticket};
-pub use settings::Settings;
+pub use settings::{Access, DuplicatePublish, Settings};

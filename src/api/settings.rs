@@ -31,6 +31,54 @@ impl Default for Settings {
     }
 }
 
+/// The fewest characters of a token: 128 bits take 22 in base64.
+pub const TOKEN_CHARS_MIN: usize = 22;
+
+/// Why settings cannot be served: the field and one sentence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct SettingsError {
+    /// The field, as written in the configuration.
+    pub field: String,
+    /// What is wrong with it; never shows a secret.
+    pub message: String,
+}
+
+impl Settings {
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// The first field that is wrong.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let wrong = |field: String, message: String| Err(SettingsError { field, message });
+        for (index, entry) in self.tokens.iter().enumerate() {
+            let field = format!("api.tokens[{index}].token");
+            let text = entry.token.reveal();
+            if text.chars().count() < TOKEN_CHARS_MIN {
+                return wrong(field, format!("a token needs at least {TOKEN_CHARS_MIN} characters (128 bits)"));
+            }
+            if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return wrong(field, "a token is made of printable ASCII without blanks".into());
+            }
+            // Not a measure of entropy, but it stops what people type to get past a length.
+            if text.bytes().collect::<std::collections::BTreeSet<_>>().len() < 8 {
+                return wrong(field, "the token repeats too few characters to be random".into());
+            }
+            if self.tokens.iter().take(index).any(|other| other.token == entry.token) {
+                return wrong(field, "the token is there twice".into());
+            }
+        }
+        if self.tokens.is_empty() && !self.listen.ip().to_canonical().is_loopback() {
+            let message = format!("{} is not a loopback address, so `api.tokens` needs at least one token", self.listen);
+            return wrong("api.listen".into(), message);
+        }
+        if self.rate == 0 {
+            return wrong("api.rate".into(), "the rate must be at least 1 request a second".into());
+        }
+        Ok(())
+    }
+}
+
 /// One bearer token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,6 +101,18 @@ pub enum Role {
     Admin,
 }
 
+impl Role {
+    /// The name used in the configuration and in answers.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Control => "control",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// `[api.datarhei]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -67,6 +127,9 @@ pub struct Datarhei {
     pub max_bitrate_mbit: u64,
     /// Serve `/api/v3/sessions` and `/api/v3/sessions/active` too, which core-client-go's main branch calls.
     pub plural_alias: bool,
+    /// Core's `CORE_RTMP_APP`: `<this>/` is taken off the front of a session's `reference`. Its default takes
+    /// nothing off.
+    pub rtmp_app: String,
 }
 
 impl Default for Datarhei {
@@ -80,6 +143,28 @@ impl Default for Datarhei {
             max_sessions: 0,
             max_bitrate_mbit: 0,
             plural_alias: false,
+            rtmp_app: "/".to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ap_02_off_loopback_needs_a_token_of_128_bits() {
+        let off = |tokens: &[&str]| {
+            let tokens = tokens.iter().map(|text| Token { token: Secret::new((*text).into()), role: Role::Read });
+            Settings { listen: ([0, 0, 0, 0], 8081).into(), tokens: tokens.collect(), ..Settings::default() }.check()
+        };
+        assert_eq!(Settings::default().check(), Ok(()));
+        assert_eq!(off(&[]).unwrap_err().field, "api.listen");
+        assert_eq!(off(&["0123456789abcdefghijk"]).unwrap_err().field, "api.tokens[0].token");
+        assert_eq!(off(&["aaaaaaaaaaaaaaaaaaaaaaaaaaaa"]).unwrap_err().field, "api.tokens[0].token");
+        assert_eq!(off(&["0123456789abcdefghijkl", "0123456789 abcdefghijkl"]).unwrap_err().field, "api.tokens[1].token");
+        assert_eq!(off(&["0123456789abcdefghijkl"]), Ok(()));
+        let twice = off(&["0123456789abcdefghijkl", "0123456789abcdefghijkl"]).unwrap_err();
+        assert!(!twice.to_string().contains("0123456789"), "a message shows a secret");
     }
 }

@@ -2,24 +2,74 @@
 //!
 //! Control is one thread with a tokio current-thread runtime. Everything the API may want is a method of
 //! [`Handle`]; reading takes a lock that only this thread ever takes, so it never waits.
+//!
+//! [`Control::run`] is the task behind the handles. It reads the shards' mail from a [`Mailbox`], and has its
+//! parts decide: the [`registry`] who publishes what and which shards are connected, [`endings`] how sessions are
+//! ended, the [`model`] what the view shows, [`rates`] how fast bytes move. The parts know neither clock nor
+//! queue, and are tested without either.
 
+pub mod endings;
 pub mod filter;
+pub mod log;
+pub mod mailbox;
+pub mod model;
+pub mod rates;
+pub mod registry;
+pub mod run;
 pub mod settings;
 pub mod view;
 
-pub use filter::Filter;
+#[cfg(test)]
+mod testing;
+
+pub use filter::{Filter, FilterError};
+pub use mailbox::Mailbox;
+pub use run::{Control, Setup, start};
 pub use settings::Settings;
 pub use view::View;
 
-use std::time::Duration;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use crate::event::{Cursor, Recorded};
-use crate::names::SessionId;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::event::{Bus, Cursor, Event, Recorded, ServerEvent, ServerWhat};
+use crate::names::{Kind, SessionId, StreamKey};
 use crate::session::CloseReason;
 
 /// What the API, the metrics and the command line hold. Cheap to clone.
 #[derive(Clone)]
-pub struct Handle(());
+pub struct Handle {
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+}
+
+/// What handles and the control task have in common. All of it is used from one thread; the locks are there so
+/// that a handle may be held by what asks for `Send`.
+struct Shared {
+    view: Mutex<View>,
+    bus: Mutex<Bus>,
+    /// Rung after events were recorded.
+    recorded: Notify,
+    ending: watch::Sender<Ending>,
+}
+
+/// How the server is being stopped; only ever moves down this list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    No,
+    Drain { over: Duration },
+    Now,
+}
+
+enum Command {
+    Terminate { what: Terminate, reply: endings::Reply },
+    Unban { address: IpAddr, kind: Kind, key: StreamKey, reply: oneshot::Sender<()> },
+}
+
+/// Commands that may wait for the control task. It takes all that wait at each turn.
+const COMMANDS_MAX: usize = 64;
 
 /// Ending sessions.
 #[derive(Clone, Debug)]
@@ -28,7 +78,7 @@ pub struct Terminate {
     pub filter: Filter,
     /// Why; `kicked`, or `banned` when `ban_for` is set, unless an adapter says otherwise.
     pub reason: CloseReason,
-    /// How long the same peers are refused on the same stream in the same role.
+    /// How long the same peers are refused on the same stream in the same role; a year at most.
     pub ban_for: Option<Duration>,
     /// Only say which.
     pub dry_run: bool,
@@ -60,31 +110,104 @@ pub enum CommandError {
 
 impl Handle {
     /// Reads the model. Keep `read` short: control does nothing else meanwhile.
-    pub fn view<R>(&self, _read: impl FnOnce(&View) -> R) -> R {
-        todo!("H5")
+    pub fn view<R>(&self, read: impl FnOnce(&View) -> R) -> R {
+        read(&self.shared.view())
     }
 
     /// Ends sessions. When it returns, every shard has closed its part and knows the bans.
     ///
     /// # Errors
-    /// When a shard did not answer or the server is stopping.
-    pub async fn terminate(&self, _what: Terminate) -> Result<Terminated, CommandError> {
-        todo!("H5")
+    /// When a shard did not answer or the server is stopping. The orders were sent all the same, and shards that
+    /// do answer have carried them out.
+    pub async fn terminate(&self, what: Terminate) -> Result<Terminated, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Terminate { what, reply }).await.map_err(|_| CommandError::Stopping)?;
+        answer.await.unwrap_or(Err(CommandError::Stopping))
+    }
+
+    /// Lifts a ban. When it returns, the order is on its way to every shard.
+    ///
+    /// # Errors
+    /// When the server is stopping.
+    pub async fn unban(&self, address: IpAddr, kind: Kind, key: StreamKey) -> Result<(), CommandError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Unban { address, kind, key, reply };
+        self.commands.send(command).await.map_err(|_| CommandError::Stopping)?;
+        answer.await.map_err(|_| CommandError::Stopping)
     }
 
     /// Begins a drain: no new sessions, goodbyes spread until `over` has passed, then exit.
-    pub fn drain(&self, _over: Duration) {
-        todo!("H5")
+    pub fn drain(&self, over: Duration) {
+        self.shared.view().draining = true;
+        self.shared.ending.send_if_modified(|ending| {
+            let first = *ending == Ending::No;
+            if first {
+                *ending = Ending::Drain { over };
+            }
+            first
+        });
     }
 
-    /// A cursor at the newest event, or just after event `number` for a consumer that resumes.
+    /// Ends every session now, a drain under way included.
+    pub fn stop(&self) {
+        self.shared.view().draining = true;
+        self.shared.ending.send_replace(Ending::Now);
+    }
+
+    /// All listeners are armed: the server is ready from now on.
+    pub fn set_ready(&self, now: Instant) {
+        let first = !std::mem::replace(&mut self.shared.view().ready, true);
+        if first {
+            self.shared.publish(Event::Server(ServerEvent { at: now, what: ServerWhat::Ready }));
+            self.shared.recorded.notify_waiters();
+        }
+    }
+
+    /// A cursor at the newest event, or just after event `number` for a consumer that resumes. A number that was
+    /// never given out (by the server's previous run, say) means the newest.
     #[must_use]
-    pub fn subscribe(&self, _after: Option<u64>) -> Cursor {
-        todo!("H5")
+    pub fn subscribe(&self, after: Option<u64>) -> Cursor {
+        let newest = self.shared.bus().subscribe();
+        let resumed = after.and_then(|number| number.checked_add(1)).map(Cursor);
+        resumed.filter(|cursor| cursor.0 <= newest.0).unwrap_or(newest)
     }
 
     /// The next event and how many were missed before it; waits for one.
-    pub async fn next_event(&self, _cursor: &mut Cursor) -> (u64, Recorded) {
-        todo!("H5")
+    pub async fn next_event(&self, cursor: &mut Cursor) -> (u64, Recorded) {
+        loop {
+            // Made before looking, so that an event recorded in between rings it.
+            let recorded = self.shared.recorded.notified();
+            if let Some(next) = self.try_next_event(cursor) {
+                return next;
+            }
+            recorded.await;
+        }
+    }
+
+    /// The next event if there is one already.
+    pub fn try_next_event(&self, cursor: &mut Cursor) -> Option<(u64, Recorded)> {
+        self.shared.bus().next(cursor)
+    }
+
+    /// Events recorded since the server's start.
+    #[must_use]
+    pub fn events_recorded(&self) -> u64 {
+        self.shared.bus().subscribe().0.saturating_sub(1)
+    }
+}
+
+impl Shared {
+    // A panic while a lock was held (in a reader's closure) leaves the data whole: readers cannot change it.
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bus(&self) -> MutexGuard<'_, Bus> {
+        self.bus.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records an event. Consumers are woken by whoever calls this, once for a batch.
+    fn publish(&self, event: Event) {
+        self.bus().publish(event);
     }
 }

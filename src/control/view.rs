@@ -1,10 +1,13 @@
 //! The read model: what control knows, in the form that answers need.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::ops::Bound;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::names::{SessionId, ShardId, StreamKey};
+use crate::control::Filter;
+use crate::names::{Kind, Protocol, SessionId, ShardId, StreamKey};
 use crate::session::{CloseReason, Counters, Facts, State};
 use crate::shard::mail::ShardLoad;
 use crate::stdx::clock::WallAnchor;
@@ -49,17 +52,27 @@ pub struct Totals {
     pub tx_bytes: u64,
 }
 
+/// What a collector's history is kept by: kind, stream, and remote as address and port.
+pub type HistoryKey = (Kind, StreamKey, SocketAddr);
+
 /// One collector: the sums of one protocol family.
 #[derive(Clone, Debug, Default)]
 pub struct Collector {
     /// Sessions that were started and have finished.
     pub finished: Totals,
     /// The same by (`kind`, stream key, remote as `ip:port`).
-    pub history: HashMap<(crate::names::Kind, StreamKey, std::net::SocketAddr), Totals>,
-    /// Finished sessions by reason.
-    pub reasons: BTreeMap<(crate::names::Kind, CloseReason), u64>,
+    pub history: HashMap<HistoryKey, Totals>,
+    /// What was folded out of `history` because it had too many keys.
+    pub history_other: Totals,
+    /// How many keys were folded.
+    pub history_folded: u64,
+    /// Closed sessions by reason, started or not.
+    pub reasons: BTreeMap<(Kind, CloseReason), u64>,
     /// Attempts that never became a session, by reason.
     pub attempts: BTreeMap<CloseReason, u64>,
+    /// Everything that sessions of a kind have moved since the server's start: running and closed, started or
+    /// not. Never falls.
+    pub moved: BTreeMap<Kind, Counters>,
     /// Sessions opened since the start.
     pub opened: u64,
 }
@@ -95,7 +108,7 @@ pub struct View {
     /// Sessions not finished, by id (which is by time of opening).
     pub sessions: BTreeMap<SessionId, SessionRow>,
     /// The last finished sessions, newest last.
-    pub finished: std::collections::VecDeque<SessionRow>,
+    pub finished: VecDeque<SessionRow>,
     /// Streams that are published, played, or in their resume window.
     pub streams: BTreeMap<StreamKey, StreamRow>,
     /// Collectors by name; `rtmp` is the one that exists.
@@ -108,4 +121,70 @@ pub struct View {
     pub ready: bool,
     /// Publishers that took a stream over.
     pub publish_replaced: u64,
+}
+
+/// A shard that has not reported for so long is not healthy (`robustness.md` §10.3).
+const REPORT_AGE_MAX: Duration = Duration::from_secs(2);
+
+impl View {
+    /// A view of `shards` shards that have not reported yet.
+    #[must_use]
+    pub fn new(wall: WallAnchor, started_at: Instant, shards: usize) -> Self {
+        let collectors = Protocol::ALL.iter().map(|protocol| (protocol.collector(), Collector::default())).collect();
+        Self {
+            wall,
+            started_at,
+            sessions: BTreeMap::new(),
+            finished: VecDeque::new(),
+            streams: BTreeMap::new(),
+            collectors,
+            shards: vec![ShardRow { load: ShardLoad::default(), reported_at: None }; shards],
+            draining: false,
+            ready: false,
+            publish_replaced: 0,
+        }
+    }
+
+    /// True while every shard has reported within two seconds (or the server is younger than that).
+    #[must_use]
+    pub fn healthy(&self, now: Instant) -> bool {
+        self.shards.iter().all(|shard| {
+            let heard_at = shard.reported_at.unwrap_or(self.started_at);
+            now.saturating_duration_since(heard_at) <= REPORT_AGE_MAX
+        })
+    }
+
+    /// Running sessions that meet `filter`, oldest first. The cost is that of one pass over the sessions, or
+    /// over the filter's ids where it has some.
+    pub fn select<'a>(&'a self, filter: &'a Filter) -> Box<dyn Iterator<Item = &'a SessionRow> + 'a> {
+        self.select_after(filter, None)
+    }
+
+    /// The same, beginning behind a session: how a list goes on from its cursor.
+    pub fn select_after<'a>(
+        &'a self,
+        filter: &'a Filter,
+        after: Option<SessionId>,
+    ) -> Box<dyn Iterator<Item = &'a SessionRow> + 'a> {
+        if filter.ids.is_empty() {
+            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let rows = self.sessions.range((from, Bound::Unbounded)).map(|(_, row)| row);
+            return Box::new(rows.filter(|row| filter.matches_but_id(row)));
+        }
+        let ids: BTreeSet<_> = filter.ids.iter().copied().filter(|id| after.is_none_or(|after| *id > after)).collect();
+        let rows = ids.into_iter().filter_map(|id| self.sessions.get(&id));
+        Box::new(rows.filter(|row| filter.matches_but_id(row)))
+    }
+
+    /// A session by its id, running or among the last finished.
+    #[must_use]
+    pub fn session(&self, id: SessionId) -> Option<&SessionRow> {
+        self.sessions.get(&id).or_else(|| self.finished.iter().rev().find(|row| row.facts.id == id))
+    }
+
+    /// Players of a stream over all shards, as of the last reports.
+    #[must_use]
+    pub fn players(&self, key: &StreamKey) -> usize {
+        self.streams.get(key).map_or(0, |row| row.players.values().sum())
+    }
 }

@@ -1,5 +1,6 @@
 //! The one ordered bus: a bounded ring of recorded events that consumers read with cursors.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::event::Event;
@@ -13,33 +14,162 @@ pub struct Recorded {
     pub event: Arc<Event>,
 }
 
-/// A consumer's place.
+/// A consumer's place: the number of the event that it reads next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor(pub u64);
 
 /// The ring. A consumer that falls behind by more than its capacity is told how many it missed.
-pub struct Bus(());
+///
+/// Publishing never waits for a consumer and needs none; reading changes nothing but the reader's own cursor.
+pub struct Bus {
+    ring: VecDeque<Arc<Event>>,
+    capacity: usize,
+    /// The number that the next event will have; the ring ends just before it.
+    next: u64,
+}
 
 impl Bus {
-    /// A ring of `capacity` events.
+    /// A ring of `capacity` events (at least one).
     #[must_use]
-    pub fn new(_capacity: usize) -> Self {
-        todo!("H3")
+    pub fn new(capacity: usize) -> Self {
+        let capacity = capacity.max(1);
+        Self { ring: VecDeque::with_capacity(capacity), capacity, next: 1 }
     }
 
     /// Records one.
-    pub fn publish(&mut self, _event: Event) -> Recorded {
-        todo!("H3")
+    pub fn publish(&mut self, event: Event) -> Recorded {
+        if self.ring.len() == self.capacity {
+            self.ring.pop_front();
+        }
+        let event = Arc::new(event);
+        self.ring.push_back(Arc::clone(&event));
+        let number = self.next;
+        self.next += 1;
+        Recorded { number, event }
     }
 
-    /// A cursor at the newest event.
+    /// A cursor at the newest event: what is read with it is what happens from now on.
     #[must_use]
     pub fn subscribe(&self) -> Cursor {
-        todo!("H3")
+        Cursor(self.next)
+    }
+
+    /// A cursor just after event `number`, for a consumer that resumes. A number that this server has not
+    /// reached was given by an earlier life of it; nothing of this life has been read then.
+    #[must_use]
+    pub fn resume(&self, number: u64) -> Cursor {
+        if number < self.next { Cursor(number + 1) } else { Cursor(1) }
     }
 
     /// The next event at or after `cursor`, with the number of events missed before it.
-    pub fn next(&self, _cursor: &mut Cursor) -> Option<(u64, Recorded)> {
-        todo!("H3")
+    pub fn next(&self, cursor: &mut Cursor) -> Option<(u64, Recorded)> {
+        // Events count from 1: a cursor at 0 has missed nothing.
+        let wanted = cursor.0.max(1);
+        let number = wanted.max(self.oldest());
+        let index = usize::try_from(number - self.oldest()).ok()?;
+        let event = Arc::clone(self.ring.get(index)?);
+        *cursor = Cursor(number + 1);
+        Some((number - wanted, Recorded { number, event }))
+    }
+
+    /// The number of the oldest event that is still held; that of the next one while none is.
+    #[must_use]
+    pub fn oldest(&self) -> u64 {
+        self.next - self.ring.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::event::{ServerEvent, ServerWhat};
+
+    fn event() -> Event {
+        Event::Server(ServerEvent { at: Instant::now(), what: ServerWhat::Ready })
+    }
+
+    /// Reads until nothing is left: the numbers read, and how many were missed on the way.
+    fn drain(bus: &Bus, cursor: &mut Cursor) -> (Vec<u64>, u64) {
+        let (mut numbers, mut missed) = (Vec::new(), 0);
+        while let Some((before, recorded)) = bus.next(cursor) {
+            numbers.push(recorded.number);
+            missed += before;
+        }
+        (numbers, missed)
+    }
+
+    #[test]
+    fn numbers_count_from_one_without_gaps() {
+        let mut bus = Bus::new(4);
+        let numbers: Vec<u64> = (0..10).map(|_| bus.publish(event()).number).collect();
+        assert_eq!(numbers, (1..=10).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn a_subscriber_reads_what_follows_and_nothing_before() {
+        let mut bus = Bus::new(4);
+        let mut first = bus.subscribe();
+        bus.publish(event());
+        let mut second = bus.subscribe();
+        bus.publish(event());
+        assert_eq!(drain(&bus, &mut first), (vec![1, 2], 0));
+        assert_eq!(drain(&bus, &mut second), (vec![2], 0));
+        assert!(bus.next(&mut first).is_none(), "an event is read once");
+    }
+
+    #[test]
+    fn a_subscriber_that_falls_behind_is_told_how_many_it_missed() {
+        let mut bus = Bus::new(3);
+        let mut cursor = bus.subscribe();
+        for _ in 0..3 {
+            bus.publish(event());
+        }
+        let mut at_the_limit = cursor;
+        assert_eq!(drain(&bus, &mut at_the_limit), (vec![1, 2, 3], 0));
+        bus.publish(event());
+        let (missed, recorded) = bus.next(&mut cursor).unwrap();
+        assert_eq!((missed, recorded.number), (1, 2));
+        assert_eq!(drain(&bus, &mut cursor), (vec![3, 4], 0));
+    }
+
+    #[test]
+    fn a_consumer_resumes_after_the_last_number_it_saw() {
+        let mut bus = Bus::new(2);
+        assert_eq!(bus.resume(0), bus.subscribe(), "nothing has happened yet");
+        for _ in 0..5 {
+            bus.publish(event());
+        }
+        assert_eq!(drain(&bus, &mut bus.resume(4)), (vec![5], 0));
+        assert_eq!(drain(&bus, &mut bus.resume(5)), (vec![], 0));
+        assert_eq!(drain(&bus, &mut bus.resume(0)), (vec![4, 5], 3));
+    }
+
+    #[test]
+    fn a_number_from_an_earlier_life_of_the_server_resumes_at_the_beginning() {
+        let mut bus = Bus::new(8);
+        bus.publish(event());
+        for number in [2, 5_000, u64::MAX] {
+            assert_eq!(drain(&bus, &mut bus.resume(number)), (vec![1], 0));
+        }
+    }
+
+    #[test]
+    fn a_cursor_beyond_the_newest_event_waits() {
+        let mut bus = Bus::new(2);
+        let mut cursor = Cursor(u64::MAX);
+        bus.publish(event());
+        assert!(bus.next(&mut cursor).is_none());
+        assert_eq!(cursor, Cursor(u64::MAX), "and stays where it is");
+    }
+
+    #[test]
+    fn the_ring_holds_no_more_than_its_capacity() {
+        for capacity in [0, 1, 7] {
+            let mut bus = Bus::new(capacity);
+            let held: Vec<_> = (0..20).map(|_| Arc::downgrade(&bus.publish(event()).event)).collect();
+            assert_eq!(held.iter().filter(|event| event.strong_count() > 0).count(), capacity.max(1));
+        }
     }
 }

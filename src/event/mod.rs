@@ -7,7 +7,7 @@ pub use bus::{Bus, Cursor, Recorded};
 use std::time::Instant;
 
 use crate::names::{Kind, Protocol, SessionId, ShardId, StreamKey};
-use crate::session::{Change, CloseReason};
+use crate::session::{Change, CloseReason, What};
 
 /// Everything that can happen.
 #[derive(Clone, Debug)]
@@ -20,6 +20,69 @@ pub enum Event {
     Attempt(Attempt),
     /// To the server.
     Server(ServerEvent),
+}
+
+impl Event {
+    /// The type of the event as logs, streams and hooks name it: `session.opened`, `stream.online`, `attempt`,
+    /// `server.ready`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Session(change) => match change.what {
+                What::Opened => "session.opened",
+                What::Authorized => "session.authorized",
+                What::Started => "session.started",
+                What::Updated(_) => "session.updated",
+                What::Altered => "session.altered",
+                What::Overflowed { .. } => "session.overflowed",
+                What::Stalled => "session.stalled",
+                What::Recovered => "session.recovered",
+                What::Denied(_) => "session.denied",
+                What::Closed(..) => "session.closed",
+            },
+            Self::Stream(event) => match event.what {
+                StreamWhat::Online { .. } => "stream.online",
+                StreamWhat::Idle => "stream.idle",
+                StreamWhat::Offline => "stream.offline",
+            },
+            Self::Attempt(_) => "attempt",
+            Self::Server(event) => match event.what {
+                ServerWhat::Ready => "server.ready",
+                ServerWhat::Draining => "server.draining",
+            },
+        }
+    }
+
+    /// When it happened, which may be a little before it was recorded.
+    #[must_use]
+    pub fn at(&self) -> Instant {
+        match self {
+            Self::Session(change) => change.at,
+            Self::Stream(event) => event.at,
+            Self::Attempt(attempt) => attempt.at,
+            Self::Server(event) => event.at,
+        }
+    }
+
+    /// The session it happened to, or the publisher that brought a stream online.
+    #[must_use]
+    pub fn session_id(&self) -> Option<SessionId> {
+        match self {
+            Self::Session(change) => Some(change.facts.id),
+            Self::Stream(StreamEvent { what: StreamWhat::Online { publisher, .. }, .. }) => Some(*publisher),
+            Self::Stream(_) | Self::Attempt(_) | Self::Server(_) => None,
+        }
+    }
+
+    /// The stream it concerns.
+    #[must_use]
+    pub fn stream_key(&self) -> Option<&StreamKey> {
+        match self {
+            Self::Session(change) => Some(&change.facts.key),
+            Self::Stream(event) => Some(&event.key),
+            Self::Attempt(_) | Self::Server(_) => None,
+        }
+    }
 }
 
 /// What happened to a stream.
@@ -82,4 +145,41 @@ pub enum ServerWhat {
     Ready,
     /// The server stops taking sessions and ends those it has.
     Draining,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::Name;
+
+    #[test]
+    fn an_event_says_its_type_its_time_and_whom_it_concerns() {
+        let at = Instant::now();
+        let key =
+            StreamKey::new(&Name::app("default").unwrap(), &Name::app("live").unwrap(), &Name::stream("cam").unwrap());
+        let publisher = SessionId::new(1_795_155_521_000, [1; 10]);
+        let online = StreamWhat::Online { publisher, shard: ShardId(0), resumed: false };
+        let stream = |what| Event::Stream(StreamEvent { key: key.clone(), at, what });
+        let attempt = Event::Attempt(Attempt {
+            protocol: Protocol::Rtmp,
+            kind: None,
+            remote: "192.0.2.1:5000".parse().unwrap(),
+            at,
+            reason: crate::session::Reason::HandshakeTimeout.into(),
+        });
+        let server = |what| Event::Server(ServerEvent { at, what });
+        for (event, name, session, has_stream) in [
+            (stream(online), "stream.online", Some(publisher), true),
+            (stream(StreamWhat::Idle), "stream.idle", None, true),
+            (stream(StreamWhat::Offline), "stream.offline", None, true),
+            (attempt, "attempt", None, false),
+            (server(ServerWhat::Ready), "server.ready", None, false),
+            (server(ServerWhat::Draining), "server.draining", None, false),
+        ] {
+            assert_eq!(event.name(), name);
+            assert_eq!(event.at(), at, "{name}");
+            assert_eq!(event.session_id(), session, "{name}");
+            assert_eq!(event.stream_key(), has_stream.then_some(&key), "{name}");
+        }
+    }
 }

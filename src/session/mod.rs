@@ -14,5 +14,5 @@ pub use counters::Counters;
 pub use facts::Facts;
 pub use reason::{CloseReason, Reason, Side};
 pub use snapshot::SessionSample;
-pub use state::{State, Transition, Trigger};
+pub use state::{State, Transition, Trigger, diagram, transition};
 pub use table::{Change, SessionKey, Table, What};

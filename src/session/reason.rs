@@ -129,7 +129,7 @@ impl Side {
 }
 
 /// A reason with its detail: a short fixed token, never text from a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CloseReason {
     /// Which of the reasons.
     pub reason: Reason,

@@ -1,0 +1,117 @@
+//! `/healthz`, `/readyz`, `/metrics`.
+
+use std::time::{Duration, Instant};
+
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::api::native::json;
+use crate::api::query::Params;
+use crate::api::{Problem, Shared};
+use crate::control::View;
+
+/// A shard that has not reported for so long does not answer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+/// How long a shard may take to report for the first time.
+const STARTS_WITHIN: Duration = Duration::from_secs(10);
+
+/// How the server is.
+#[derive(Serialize, ToSchema)]
+pub struct Health {
+    /// `ok`, or what is wrong.
+    status: &'static str,
+}
+
+/// What readiness is made of.
+#[derive(Serialize, ToSchema)]
+pub struct Readiness {
+    /// `ok`, or what is wrong.
+    status: &'static str,
+    /// The parts; absent unless asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    checks: Option<Vec<Check>>,
+}
+
+/// One part of readiness.
+#[derive(Serialize, ToSchema)]
+pub struct Check {
+    /// What was looked at.
+    name: &'static str,
+    /// It is well.
+    ok: bool,
+    /// In words.
+    detail: String,
+}
+
+/// Is the process alive: has every shard answered within two seconds? Looks at nothing outside.
+#[utoipa::path(get, path = "/healthz", tag = "health", security(()),
+    responses((status = 200, description = "Alive", body = Health),
+        (status = 503, description = "A shard does not answer", body = Health)))]
+pub(crate) async fn healthz(State(api): State<Shared>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    Params::parse(query.as_deref(), &[])?;
+    let now = Instant::now();
+    let silent = api.control.view(|view| silent(view, now));
+    Ok(if silent.is_empty() {
+        json(&Health { status: "ok" })
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, json(&Health { status: "shard_silent" })).into_response()
+    })
+}
+
+/// May new peers be sent here?
+#[utoipa::path(get, path = "/readyz", tag = "health", security((), ("bearer" = [])),
+    params(("verbose" = Option<bool>, Query, required = false, description = "List the parts; needs a token")),
+    responses((status = 200, description = "Ready", body = Readiness),
+        (status = 503, description = "Starting, or draining", body = Readiness)))]
+pub(crate) async fn readyz(State(api): State<Shared>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let verbose = Params::parse(query.as_deref(), &[&["verbose"]])?.take_flag("verbose")?.unwrap_or(false);
+    let now = Instant::now();
+    let (ready, draining, silent) = api.control.view(|view| (view.ready, view.draining, silent(view, now)));
+    let check = |name, ok: bool, yes: &str, no: &str| Check { name, ok, detail: if ok { yes } else { no }.to_owned() };
+    let checks = vec![
+        check("listeners", ready, "all are armed", "not all are armed yet"),
+        check("draining", !draining, "new sessions are taken", "no new sessions are taken"),
+        Check {
+            name: "shards",
+            ok: silent.is_empty(),
+            detail: if silent.is_empty() {
+                "all report".to_owned()
+            } else {
+                format!("silent: {}", silent.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+            },
+        },
+    ];
+    let status = match () {
+        () if draining => "draining",
+        () if !ready => "starting",
+        () if !silent.is_empty() => "shard_silent",
+        () => "ok",
+    };
+    let code = if status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Ok((code, json(&Readiness { status, checks: verbose.then_some(checks) })).into_response())
+}
+
+/// Numbers for scraping.
+#[utoipa::path(get, path = "/metrics", tag = "health",
+    responses((status = 200, description = "OpenMetrics text", body = String,
+        content_type = "application/openmetrics-text")))]
+pub(crate) async fn metrics(State(api): State<Shared>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    Params::parse(query.as_deref(), &[])?;
+    let text = api.control.view(crate::metrics::render);
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+}
+
+/// The shards that do not answer.
+fn silent(view: &View, now: Instant) -> Vec<usize> {
+    let since = |at: Instant| now.saturating_duration_since(at);
+    let is_silent = |reported_at: Option<Instant>| match reported_at {
+        Some(at) => since(at) > ANSWERS_WITHIN,
+        None => since(view.started_at) > STARTS_WITHIN,
+    };
+    view.shards.iter().enumerate().filter(|(_, row)| is_silent(row.reported_at)).map(|(index, _)| index).collect()
+}

@@ -1,0 +1,232 @@
+//! Terminations under way: bans on every shard first, then the sessions on theirs.
+//!
+//! A pure state machine like the registry. It sends bans to all shards and waits until each knows them, so that
+//! a peer that comes straight back is refused wherever it lands, and only then has the sessions closed.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::admission::Ban;
+use crate::control::registry::OrderIds;
+use crate::control::view::SessionRow;
+use crate::control::{CommandError, Terminate, Terminated, View};
+use crate::names::{Kind, SessionId, ShardId, StreamKey};
+use crate::shard::mail::{OrderId, ToShard};
+
+/// The most ids or bans in one message: a shard carries one out within a millisecond.
+pub const BATCH: usize = 1_000;
+/// The most ids named in an answer.
+const NAMED_MAX: usize = 1_000;
+/// The longest ban.
+const BAN_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+/// Where an answer goes.
+pub type Reply = oneshot::Sender<Result<Terminated, CommandError>>;
+
+/// See the module.
+pub struct Endings {
+    order_timeout: Duration,
+    pending: HashMap<u64, Ending>,
+    orders: HashMap<OrderId, u64>,
+    count: u64,
+}
+
+struct Ending {
+    what: Terminate,
+    outcome: Terminated,
+    /// Every session that matched, by the shard that has it.
+    targets: BTreeMap<ShardId, Vec<SessionId>>,
+    banned: HashSet<(IpAddr, Kind, StreamKey)>,
+    stage: Stage,
+    /// Orders of this stage without an answer.
+    waiting: HashSet<OrderId>,
+    deadline: Instant,
+    /// A shard did not answer in time.
+    late: bool,
+    reply: Reply,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Banning,
+    Closing,
+}
+
+impl Endings {
+    /// Nothing under way.
+    #[must_use]
+    pub fn new(order_timeout: Duration) -> Self {
+        Self { order_timeout, pending: HashMap::new(), orders: HashMap::new(), count: 0 }
+    }
+
+    /// Begins one. `shards` are those that run; mail for them is appended to `out`.
+    pub fn begin(
+        &mut self,
+        now: Instant,
+        view: &View,
+        shards: &[ShardId],
+        what: Terminate,
+        reply: Reply,
+        ids: &mut OrderIds,
+        out: &mut Vec<(ShardId, ToShard)>,
+    ) {
+        let mut targets: BTreeMap<ShardId, Vec<SessionId>> = BTreeMap::new();
+        let mut outcome = Terminated::default();
+        let mut banned = HashSet::new();
+        let ban_for = what.ban_for.filter(|ban_for| !ban_for.is_zero()).map(|ban_for| ban_for.min(BAN_MAX));
+        for row in view.select(&what.filter) {
+            outcome.matched += 1;
+            if outcome.ids.len() < NAMED_MAX {
+                outcome.ids.push(row.facts.id);
+            }
+            targets.entry(row.facts.shard).or_default().push(row.facts.id);
+            if ban_for.is_some() {
+                banned.insert(whom(row));
+            }
+        }
+        if what.dry_run || outcome.matched == 0 {
+            let _ = reply.send(Ok(outcome));
+            return;
+        }
+        outcome.banned = banned.len();
+        let until = now + ban_for.unwrap_or_default();
+        let ban = |(address, kind, key): &(IpAddr, Kind, StreamKey)| Ban {
+            address: *address,
+            kind: *kind,
+            key: key.clone(),
+            until,
+        };
+        let bans: Vec<Ban> = banned.iter().map(ban).collect();
+
+        self.count += 1;
+        let number = self.count;
+        let mut ending = Ending {
+            what,
+            outcome,
+            targets,
+            banned,
+            stage: Stage::Banning,
+            waiting: HashSet::new(),
+            deadline: now + self.order_timeout,
+            late: false,
+            reply,
+        };
+        for batch in bans.chunks(BATCH) {
+            let batch: Arc<[Ban]> = batch.into();
+            for &shard in shards {
+                let order = ids.next();
+                ending.waiting.insert(order);
+                self.orders.insert(order, number);
+                out.push((shard, ToShard::Ban { order, bans: batch.clone() }));
+            }
+        }
+        self.pending.insert(number, ending);
+        self.advance(now, number, view, ids, out);
+    }
+
+    /// A shard carried out an order. Returns false when the order is not one of these.
+    pub fn done(
+        &mut self,
+        now: Instant,
+        order: OrderId,
+        count: usize,
+        view: &View,
+        ids: &mut OrderIds,
+        out: &mut Vec<(ShardId, ToShard)>,
+    ) -> bool {
+        let Some(number) = self.orders.remove(&order) else { return false };
+        if let Some(ending) = self.pending.get_mut(&number) {
+            ending.waiting.remove(&order);
+            if ending.stage == Stage::Closing {
+                ending.outcome.closed += count;
+            }
+        }
+        self.advance(now, number, view, ids, out);
+        true
+    }
+
+    /// Gives up on shards that did not answer. One that missed the bans does not keep the others from closing
+    /// their sessions; the caller is told either way.
+    pub fn expire(&mut self, now: Instant, view: &View, ids: &mut OrderIds, out: &mut Vec<(ShardId, ToShard)>) {
+        let late: Vec<u64> =
+            self.pending.iter().filter(|(_, ending)| ending.deadline <= now).map(|(number, _)| *number).collect();
+        for number in late {
+            if let Some(ending) = self.pending.get_mut(&number) {
+                ending.late = true;
+                for order in ending.waiting.drain() {
+                    self.orders.remove(&order);
+                }
+            }
+            self.advance(now, number, view, ids, out);
+        }
+    }
+
+    /// When [`expire`](Self::expire) has something to do.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        self.pending.values().map(|ending| ending.deadline).min()
+    }
+
+    /// Goes on to the next stage when nothing is waited for.
+    fn advance(
+        &mut self,
+        now: Instant,
+        number: u64,
+        view: &View,
+        ids: &mut OrderIds,
+        out: &mut Vec<(ShardId, ToShard)>,
+    ) {
+        let Some(ending) = self.pending.get_mut(&number) else { return };
+        if !ending.waiting.is_empty() {
+            return;
+        }
+        if ending.stage == Stage::Banning {
+            ending.stage = Stage::Closing;
+            ending.deadline = now + self.order_timeout;
+            ending.add_those_that_slipped_in(view);
+            for (shard, sessions) in &ending.targets {
+                for batch in sessions.chunks(BATCH) {
+                    let order = ids.next();
+                    ending.waiting.insert(order);
+                    self.orders.insert(order, number);
+                    let reason = ending.what.reason;
+                    out.push((*shard, ToShard::Close { order, sessions: batch.to_vec(), reason }));
+                }
+            }
+            return;
+        }
+        if let Some(ending) = self.pending.remove(&number) {
+            // The caller may have gone; then nobody wants the answer.
+            let _ = ending.reply.send(if ending.late { Err(CommandError::Timeout) } else { Ok(ending.outcome) });
+        }
+    }
+}
+
+impl Ending {
+    /// A banned peer may have come in on a shard that did not know the ban yet. Its opening was reported before
+    /// that shard's answer, so it is in the view by now.
+    fn add_those_that_slipped_in(&mut self, view: &View) {
+        if self.banned.is_empty() {
+            return;
+        }
+        let known: HashSet<SessionId> = self.targets.values().flatten().copied().collect();
+        for row in view.select(&self.what.filter) {
+            if !known.contains(&row.facts.id) && self.banned.contains(&whom(row)) {
+                self.outcome.matched += 1;
+                if self.outcome.ids.len() < NAMED_MAX {
+                    self.outcome.ids.push(row.facts.id);
+                }
+                self.targets.entry(row.facts.shard).or_default().push(row.facts.id);
+            }
+        }
+    }
+}
+
+/// Whom a ban of this session's peer names.
+fn whom(row: &SessionRow) -> (IpAddr, Kind, StreamKey) {
+    (row.facts.remote.ip().to_canonical(), row.facts.kind, row.facts.key.clone())
+}

@@ -1,0 +1,336 @@
+//! The control task: takes the shards' mail, has the parts decide, carries out what they say.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::admission::settings::DuplicatePublish;
+use crate::control::endings::Endings;
+use crate::control::mailbox::Outbox;
+use crate::control::model::Model;
+use crate::control::registry::{Action, OrderIds, Registry};
+use crate::control::{COMMANDS_MAX, Command, Ending, Handle, Mailbox, Settings, Shared, View};
+use crate::event::{Bus, Event, ServerEvent, ServerWhat};
+use crate::names::ShardId;
+use crate::session::{Reason, What};
+use crate::shard::mail::{ToControl, ToShard};
+use crate::stdx::clock::WallAnchor;
+use crate::stream::relay;
+
+/// What control is started with.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Labels for instants.
+    pub wall: WallAnchor,
+    /// Now.
+    pub started_at: Instant,
+    /// How many shards.
+    pub shards: usize,
+    /// The room's own settings.
+    pub control: Settings,
+    /// For relays, and for how long a stream outlives its publisher.
+    pub stream: crate::stream::Settings,
+    /// What a second publisher of a busy stream meets.
+    pub duplicate_publish: DuplicatePublish,
+}
+
+/// The task behind the handles; [`run`](Self::run) it on control's runtime.
+pub struct Control {
+    shared: std::sync::Arc<Shared>,
+    commands: mpsc::Receiver<Command>,
+    ending: watch::Receiver<Ending>,
+    stream: crate::stream::Settings,
+    registry: Registry,
+    endings: Endings,
+    orders: OrderIds,
+    model: Model,
+    /// Events were recorded in this turn.
+    recorded: bool,
+    /// When the server must be down, once it is being stopped, and what happens then.
+    last_call: Option<(Instant, LastCall)>,
+    /// Mail for shards, from parts that know no queue.
+    out: Vec<(ShardId, ToShard)>,
+    /// Mail that was dropped is noted once for each stretch of it.
+    dropped_noted: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LastCall {
+    /// The drain's time is up: close what is left.
+    Stop,
+    /// Shards that are not down by now never will be.
+    Leave,
+}
+
+/// Mail handled in one turn before other tasks (the API) may run.
+const MAIL_BUDGET: usize = 1_024;
+/// Silent sessions looked after in one turn.
+const SWEEP_BUDGET: usize = 4_096;
+/// How often silent sessions are looked after.
+const SWEEP_EVERY: Duration = Duration::from_millis(100);
+/// How soon a full queue is tried again.
+const RETRY_EVERY: Duration = Duration::from_millis(10);
+/// How long shards have, after a drain's deadline and again after the order to stop, to say that they are down.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Makes the task and the first handle to it.
+#[must_use]
+pub fn start(setup: &Setup) -> (Handle, Control) {
+    let (commands_in, commands) = mpsc::channel(COMMANDS_MAX);
+    let (ending_in, ending) = watch::channel(Ending::No);
+    let settings = &setup.control;
+    let shared = std::sync::Arc::new(Shared {
+        view: std::sync::Mutex::new(View::new(setup.wall, setup.started_at, setup.shards)),
+        bus: std::sync::Mutex::new(Bus::new(settings.events_kept)),
+        recorded: Notify::new(),
+        ending: ending_in,
+    });
+    let control = Control {
+        shared: shared.clone(),
+        commands,
+        ending,
+        stream: setup.stream.clone(),
+        registry: Registry::new(setup.duplicate_publish, setup.stream.resume_window, settings.order_timeout),
+        endings: Endings::new(settings.order_timeout),
+        orders: OrderIds::default(),
+        model: Model::new(settings, setup.started_at, setup.shards),
+        recorded: false,
+        last_call: None,
+        out: Vec::new(),
+        dropped_noted: 0,
+    };
+    (Handle { shared, commands: commands_in }, control)
+}
+
+impl Control {
+    /// Runs until every shard has stopped, which a drain or a stop brings about. Handles then answer
+    /// [`Stopping`](crate::control::CommandError::Stopping).
+    pub async fn run<M: Mailbox>(mut self, mut mailbox: M) {
+        let mut outbox = Outbox::new(mailbox.shards());
+        let mut sweep_at = now() + SWEEP_EVERY;
+        loop {
+            let now = now();
+            outbox.flush(&mut mailbox);
+            let mut more = self.take_mail(now, &mut mailbox, &mut outbox);
+            self.take_commands(now, &mut outbox, &mut mailbox);
+            self.expire(now, &mut outbox, &mut mailbox);
+            self.end(now, &mut outbox, &mut mailbox);
+            if sweep_at <= now {
+                more |= self.model.sweep(&mut self.shared.view(), now, SWEEP_BUDGET);
+                sweep_at = now + SWEEP_EVERY;
+            }
+            if std::mem::take(&mut self.recorded) {
+                self.shared.recorded.notify_waiters();
+            }
+            self.note_dropped(&outbox);
+            if self.is_over(now, &outbox) {
+                return;
+            }
+
+            if more {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let mut wake_at = sweep_at;
+            if outbox.is_waiting() {
+                wake_at = wake_at.min(now + RETRY_EVERY);
+            }
+            let dues = [self.registry.next_due(), self.endings.next_due(), self.last_call.map(|(at, _)| at)];
+            for due in dues.into_iter().flatten() {
+                wake_at = wake_at.min(due);
+            }
+            tokio::select! {
+                () = mailbox.wait() => {}
+                // Nothing can be lost here: the command is handled before anything else is awaited.
+                Some(command) = self.commands.recv() => self.command(now, command, &mut outbox, &mut mailbox),
+                Ok(()) = self.ending.changed() => {}
+                () = tokio::time::sleep_until(wake_at.into()) => {}
+            }
+        }
+    }
+
+    /// Handles the mail that is there, up to the turn's budget. Returns true when there may be more.
+    fn take_mail<M: Mailbox>(&mut self, now: Instant, mailbox: &mut M, outbox: &mut Outbox) -> bool {
+        for _ in 0..MAIL_BUDGET {
+            let Some((from, mail)) = mailbox.poll() else { return false };
+            self.mail(now, from, mail, outbox);
+            self.carry_out(outbox, mailbox);
+        }
+        true
+    }
+
+    fn mail(&mut self, now: Instant, from: ShardId, mail: ToControl, outbox: &mut Outbox) {
+        match mail {
+            ToControl::Event(event) => self.event(now, event),
+            ToControl::AskPublish { ticket, facts } => {
+                if self.shared.view().draining {
+                    let verdict = Err(Reason::Drain.into());
+                    self.out.push((from, ToShard::PublishVerdict { ticket, verdict }));
+                } else {
+                    self.registry.ask_publish(now, from, ticket, facts, &mut self.orders);
+                }
+            }
+            ToControl::PublisherLeft { key, session } => self.registry.publisher_left(now, &key, session),
+            ToControl::Subscribe(key) => {
+                self.registry.subscribe(from, &key);
+                self.model.wanted(&mut self.shared.view(), &key);
+            }
+            ToControl::Unsubscribe(key) => {
+                self.registry.unsubscribe(from, &key);
+                let known = self.registry.knows(&key);
+                self.model.forget_if_over(&mut self.shared.view(), &key, known);
+            }
+            ToControl::Report(report) => {
+                let (home, known) = (|key: &_| self.registry.home(key), |key: &_| self.registry.knows(key));
+                self.model.report(&mut self.shared.view(), &report, home, known);
+            }
+            ToControl::Done { order, count } => {
+                if !self.registry.done(now, order) {
+                    let view = self.shared.view();
+                    self.endings.done(now, order, count, &view, &mut self.orders, &mut self.out);
+                }
+            }
+            ToControl::Stopped => outbox.stop(from),
+        }
+    }
+
+    fn event(&mut self, now: Instant, event: Event) {
+        match &event {
+            Event::Session(change) => {
+                self.model.session(&mut self.shared.view(), change);
+                if matches!(change.what, What::Closed(..)) {
+                    // A source that closed while its question was open has no other way to say so.
+                    self.registry.publisher_left(now, &change.facts.key, change.facts.id);
+                }
+            }
+            Event::Attempt(attempt) => self.model.attempt(&mut self.shared.view(), attempt),
+            Event::Stream(stream) => {
+                let known = self.registry.knows(&stream.key);
+                self.model.stream(&mut self.shared.view(), stream, known);
+            }
+            Event::Server(_) => {}
+        }
+        self.shared.publish(event);
+        self.recorded = true;
+    }
+
+    fn take_commands<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) {
+        while let Ok(command) = self.commands.try_recv() {
+            self.command(now, command, outbox, mailbox);
+        }
+    }
+
+    fn command<M: Mailbox>(&mut self, now: Instant, command: Command, outbox: &mut Outbox, mailbox: &mut M) {
+        match command {
+            Command::Terminate { what, reply } => {
+                let shards: Vec<_> = outbox.running().collect();
+                let view = self.shared.view();
+                self.endings.begin(now, &view, &shards, what, reply, &mut self.orders, &mut self.out);
+            }
+            Command::Unban { address, kind, key, reply } => {
+                for shard in outbox.running() {
+                    self.out.push((shard, ToShard::Unban { address, kind, key: key.clone() }));
+                }
+                let _ = reply.send(());
+            }
+        }
+        self.carry_out(outbox, mailbox);
+    }
+
+    fn expire<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) {
+        self.registry.expire(now);
+        {
+            let view = self.shared.view();
+            self.endings.expire(now, &view, &mut self.orders, &mut self.out);
+        }
+        self.carry_out(outbox, mailbox);
+    }
+
+    /// Sends what the parts decided.
+    fn carry_out<M: Mailbox>(&mut self, outbox: &mut Outbox, mailbox: &mut M) {
+        while let Some(action) = self.registry.poll() {
+            match action {
+                Action::Verdict { to, ticket, verdict } => {
+                    outbox.send(mailbox, to, ToShard::PublishVerdict { ticket, verdict });
+                }
+                Action::Close { to, order, session } => {
+                    let reason = Reason::Replaced.into();
+                    outbox.send(mailbox, to, ToShard::Close { order, sessions: vec![session], reason });
+                }
+                Action::OpenRelay { key, from, to } => {
+                    let (sender, receiver) = relay(&self.stream);
+                    outbox.send(mailbox, from, ToShard::RelayOpen { key: key.clone(), to, queue: sender });
+                    outbox.send(mailbox, to, ToShard::RelayAttach { key, queue: receiver });
+                }
+                Action::CloseRelay { key, from, to } => {
+                    outbox.send(mailbox, from, ToShard::RelayClose { key, to });
+                }
+                Action::Happened(event) => {
+                    self.shared.view().publish_replaced = self.registry.replaced();
+                    let now = event.at;
+                    self.event(now, Event::Stream(event));
+                }
+            }
+        }
+        for (to, mail) in self.out.drain(..) {
+            outbox.send(mailbox, to, mail);
+        }
+    }
+
+    /// Drains and stops.
+    fn end<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) {
+        let asked = *self.ending.borrow_and_update();
+        let running: Vec<_> = outbox.running().collect();
+        match (asked, self.last_call) {
+            (Ending::Drain { over }, None) => {
+                let deadline = now + over;
+                for &shard in &running {
+                    outbox.send(mailbox, shard, ToShard::Drain { deadline });
+                }
+                self.event(now, Event::Server(ServerEvent { at: now, what: ServerWhat::Draining }));
+                self.last_call = Some((deadline + GRACE, LastCall::Stop));
+            }
+            (Ending::Now, None | Some((_, LastCall::Stop))) => self.stop(now, &running, outbox, mailbox),
+            (_, Some((at, LastCall::Stop))) if at <= now => self.stop(now, &running, outbox, mailbox),
+            _ => {}
+        }
+    }
+
+    fn stop<M: Mailbox>(&mut self, now: Instant, running: &[ShardId], outbox: &mut Outbox, mailbox: &mut M) {
+        for &shard in running {
+            outbox.send(mailbox, shard, ToShard::Stop);
+        }
+        if self.last_call.is_none() {
+            self.event(now, Event::Server(ServerEvent { at: now, what: ServerWhat::Draining }));
+        }
+        self.last_call = Some((now + GRACE, LastCall::Leave));
+    }
+
+    /// True when nothing is left to wait for. Shards that end by themselves end control too: nobody is left to
+    /// serve.
+    fn is_over(&self, now: Instant, outbox: &Outbox) -> bool {
+        if outbox.running().next().is_none() {
+            return true;
+        }
+        let Some((at, LastCall::Leave)) = self.last_call else { return false };
+        if at > now {
+            return false;
+        }
+        for shard in outbox.running() {
+            tracing::error!(worker = shard.0, "shard_did_not_stop");
+        }
+        true
+    }
+
+    fn note_dropped(&mut self, outbox: &Outbox) {
+        if outbox.dropped > self.dropped_noted {
+            tracing::error!(mails = outbox.dropped - self.dropped_noted, "mail_dropped");
+            self.dropped_noted = outbox.dropped;
+        }
+    }
+}
+
+/// Control is the one room above the API that reads the clock, here.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
