@@ -3,4 +3,4 @@
 pub mod flv;
 pub mod frame;
 
-pub use frame::{Frame, FrameFlags, Track};
+pub use frame::{Frame, FrameFlags, FrameInfo, Kept, Track};
