@@ -273,10 +273,8 @@ fn is_port(text: Option<&str>) -> bool {
 
 /// True when a browser says that a page of another origin caused the request.
 fn is_foreign(headers: &HeaderMap, host: &str) -> bool {
-    let cross = headers
-        .get_all("sec-fetch-site")
-        .iter()
-        .any(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));
+    let cross =
+        headers.get_all("sec-fetch-site").iter().any(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));
     let foreign_origin = headers.get_all(header::ORIGIN).iter().any(|origin| {
         let authority = origin.to_str().ok().and_then(|text| text.split_once("://")).map(|(_, authority)| authority);
         !authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
@@ -291,9 +289,7 @@ fn is_forwarded(headers: &HeaderMap) -> bool {
 /// One source: an IPv4 address, or an IPv6 /64.
 fn source(peer: Option<IpAddr>) -> IpAddr {
     match peer {
-        Some(IpAddr::V6(address)) => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
-        }
+        Some(IpAddr::V6(address)) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
         Some(address) => address,
         None => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     }
@@ -355,9 +351,8 @@ mod tests {
     fn ap_03_a_read_token_may_not_end_sessions() {
         let settings = with_tokens();
         let (read, control) = (format!("Bearer {READ}"), format!("Bearer {CONTROL}"));
-        let send = |method, path, token: &str| {
-            status(&settings, &request(method, path, LOCAL, &[("authorization", token)]))
-        };
+        let send =
+            |method, path, token: &str| status(&settings, &request(method, path, LOCAL, &[("authorization", token)]));
         assert_eq!(send("DELETE", "/v1/sessions/x", &read), 403);
         assert_eq!(send("POST", "/v1/sessions/terminate", &read), 403);
         assert_eq!(send("DELETE", "/v1/sessions/x", &control), 200);

@@ -29,7 +29,7 @@ pub struct Problem {
 pub struct ProblemBody<'a> {
     /// Names the kind of problem; stable, for programs.
     #[serde(rename = "type")]
-    #[schema(example = "urn:sluicegate:problem:invalid-parameter", format = Uri)]
+    #[schema(example = "urn:sluicegate:problem:invalid-parameter")]
     kind: String,
     /// The status in words.
     #[schema(example = "Bad Request")]

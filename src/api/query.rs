@@ -2,9 +2,7 @@
 
 use crate::api::Problem;
 use crate::control::Filter;
-
-/// The parameters that make a [`Filter`].
-pub const FILTER_FIELDS: [&str; 9] = ["id", "kind", "protocol", "vhost", "app", "stream", "user", "remote", "state"];
+use crate::control::filter::FILTER_FIELDS;
 
 /// The parameters of one request that nobody has taken yet.
 pub struct Params(Vec<(String, String)>);
@@ -21,7 +19,10 @@ impl Params {
             let name = decode(name, true)
                 .ok_or_else(|| Problem::parameter(shorten(name), "the name has a broken percent escape"))?;
             if !known.iter().any(|names| names.contains(&name.as_str())) {
-                return Err(Problem::parameter(shorten(&name), unknown(&name, known.iter().copied().flatten().copied())));
+                return Err(Problem::parameter(
+                    shorten(&name),
+                    unknown(&name, known.iter().copied().flatten().copied()),
+                ));
             }
             let value = decode(value, true).ok_or_else(|| {
                 Problem::parameter(name.clone(), "the value has a broken percent escape or is not UTF-8")

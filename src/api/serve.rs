@@ -90,7 +90,8 @@ async fn connection(
     tokio::pin!(served);
     let ended = tokio::select! {
         ended = &mut served => ended,
-        _ = stopping.wait_for(|stop| *stop) => {
+        // The sender sends once, to say that the server stops, or is gone, which says the same.
+        _ = stopping.changed() => {
             served.as_mut().graceful_shutdown();
             served.await
         }
@@ -166,9 +167,8 @@ impl<S> Paced<S> {
         if wrote.is_ready() {
             return wrote;
         }
-        let waiting = self
-            .waiting
-            .get_or_insert_with(|| Waiting { until: Box::pin(tokio::time::sleep(READ_WITHIN)), moved: 0 });
+        let waiting =
+            self.waiting.get_or_insert_with(|| Waiting { until: Box::pin(tokio::time::sleep(READ_WITHIN)), moved: 0 });
         while waiting.until.as_mut().poll(cx).is_ready() {
             if waiting.moved < READ_BYTES_MIN {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer reads too slowly")));

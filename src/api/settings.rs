@@ -69,7 +69,8 @@ impl Settings {
             }
         }
         if self.tokens.is_empty() && !self.listen.ip().to_canonical().is_loopback() {
-            let message = format!("{} is not a loopback address, so `api.tokens` needs at least one token", self.listen);
+            let message =
+                format!("{} is not a loopback address, so `api.tokens` needs at least one token", self.listen);
             return wrong("api.listen".into(), message);
         }
         if self.rate == 0 {
@@ -162,7 +163,10 @@ mod tests {
         assert_eq!(off(&[]).unwrap_err().field, "api.listen");
         assert_eq!(off(&["0123456789abcdefghijk"]).unwrap_err().field, "api.tokens[0].token");
         assert_eq!(off(&["aaaaaaaaaaaaaaaaaaaaaaaaaaaa"]).unwrap_err().field, "api.tokens[0].token");
-        assert_eq!(off(&["0123456789abcdefghijkl", "0123456789 abcdefghijkl"]).unwrap_err().field, "api.tokens[1].token");
+        assert_eq!(
+            off(&["0123456789abcdefghijkl", "0123456789 abcdefghijkl"]).unwrap_err().field,
+            "api.tokens[1].token"
+        );
         assert_eq!(off(&["0123456789abcdefghijkl"]), Ok(()));
         let twice = off(&["0123456789abcdefghijkl", "0123456789abcdefghijkl"]).unwrap_err();
         assert!(!twice.to_string().contains("0123456789"), "a message shows a secret");

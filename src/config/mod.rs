@@ -29,6 +29,8 @@ pub struct Config {
     pub rtmp: crate::proto::rtmp::Settings,
     /// Caches and queues.
     pub stream: crate::stream::Settings,
+    /// What sessions obey, whatever their protocol.
+    pub sessions: crate::adapter::Settings,
     /// Who may.
     pub admission: crate::admission::Settings,
     /// The read model.

@@ -230,3 +230,6 @@ impl Ending {
 fn whom(row: &SessionRow) -> (IpAddr, Kind, StreamKey) {
     (row.facts.remote.ip().to_canonical(), row.facts.kind, row.facts.key.clone())
 }
+
+#[cfg(test)]
+mod tests;

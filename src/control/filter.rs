@@ -60,8 +60,7 @@ pub const FILTER_TERMS_MAX: usize = 8;
 /// The most ids of a filter.
 pub const FILTER_IDS_MAX: usize = 1_000;
 /// The fields of a filter.
-pub const FILTER_FIELDS: [&str; 9] =
-    ["id", "kind", "protocol", "vhost", "app", "stream", "user", "remote", "state"];
+pub const FILTER_FIELDS: [&str; 9] = ["id", "kind", "protocol", "vhost", "app", "stream", "user", "remote", "state"];
 
 /// The most of an unknown field's name that is repeated to the caller.
 const ECHO_CHARS_MAX: usize = 40;
@@ -97,7 +96,7 @@ impl Filter {
             "stream" => extend(&mut self.streams, terms, name),
             "user" => extend(&mut self.users, terms, user),
             "remote" => extend(&mut self.remotes, terms, remote),
-            "state" => extend(&mut self.states, terms, |term| one_of(&STATES, state_name, term)),
+            "state" => extend(&mut self.states, terms, |term| one_of(&State::ALL, State::as_str, term)),
             other => Err(unknown_field(other)),
         }?;
         if self.terms() > FILTER_TERMS_MAX {
@@ -242,19 +241,6 @@ fn one_of<T: Copy>(all: &[T], name: impl Fn(T) -> &'static str, term: &str) -> R
     })
 }
 
-const STATES: [State; 4] = [State::Establishing, State::Running, State::Stalling, State::Finished];
-
-/// The name of a state in filters, APIs and logs.
-#[must_use]
-pub fn state_name(state: State) -> &'static str {
-    match state {
-        State::Establishing => "establishing",
-        State::Running => "running",
-        State::Stalling => "stalling",
-        State::Finished => "finished",
-    }
-}
-
 fn unknown_field(field: &str) -> String {
     let fields = FILTER_FIELDS.join(", ");
     // Comparing costs the product of the lengths: nothing long is near anything anyway.
@@ -303,7 +289,8 @@ mod tests {
         for name in ["cam1", "live/cam1", "default/live/cam1"] {
             assert!(filter(&[("stream", name)]).matches(&row), "{name}");
         }
-        for name in ["am1", "xcam1", "e/cam1", "vod/cam1", "t/live/cam1", "other/live/cam1", "cam", "a/default/live/cam1"]
+        for name in
+            ["am1", "xcam1", "e/cam1", "vod/cam1", "t/live/cam1", "other/live/cam1", "cam", "a/default/live/cam1"]
         {
             assert!(!filter(&[("stream", name)]).matches(&row), "{name}");
         }

@@ -58,9 +58,8 @@ impl Log {
     }
 
     fn attempt(&mut self, attempt: &Attempt) {
-        let over = self.second.is_none_or(|second| {
-            attempt.at.saturating_duration_since(second) >= Duration::from_secs(1)
-        });
+        let over =
+            self.second.is_none_or(|second| attempt.at.saturating_duration_since(second) >= Duration::from_secs(1));
         if over {
             let withheld = self.attempts.saturating_sub(ATTEMPTS_PER_SECOND);
             if withheld > 0 {

@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::Arc;
 
 use crate::names::ShardId;
+use crate::shard::Post;
 use crate::shard::mail::{ToControl, ToShard};
 
 /// Control's end of the queues between it and the shards: real queues with doorbells in the server, plain
@@ -26,6 +28,46 @@ pub trait Mailbox {
     /// Resolves when mail may have come. May resolve for nothing; is dropped and made anew at will, so a
     /// ring between two calls must not be lost.
     fn wait(&mut self) -> impl Future<Output = ()>;
+}
+
+/// The server's own mail: the post office that it shares with the shards.
+pub struct PostMail {
+    post: Arc<Post>,
+    /// The shard whose turn it is.
+    turn: u16,
+}
+
+impl PostMail {
+    /// Control's end of `post`.
+    #[must_use]
+    pub fn new(post: Arc<Post>) -> Self {
+        Self { post, turn: 0 }
+    }
+}
+
+impl Mailbox for PostMail {
+    fn shards(&self) -> usize {
+        self.post.shards()
+    }
+
+    fn send(&mut self, to: ShardId, mail: ToShard) -> Result<(), ToShard> {
+        self.post.to_shard(to, mail)
+    }
+
+    fn poll(&mut self) -> Option<(ShardId, ToControl)> {
+        for _ in 0..self.post.shards() {
+            let from = ShardId(self.turn);
+            self.turn = if from.index() + 1 < self.post.shards() { self.turn + 1 } else { 0 };
+            if let Some(mail) = self.post.take_for_control(from) {
+                return Some((from, mail));
+            }
+        }
+        None
+    }
+
+    async fn wait(&mut self) {
+        self.post.control_rung().await;
+    }
 }
 
 /// Mail that waits here for one shard whose queue is full. A shard that let so much pile up has not run for

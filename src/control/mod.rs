@@ -163,13 +163,11 @@ impl Handle {
         }
     }
 
-    /// A cursor at the newest event, or just after event `number` for a consumer that resumes. A number that was
-    /// never given out (by the server's previous run, say) means the newest.
+    /// A cursor at the newest event, or just after event `number` for a consumer that resumes.
     #[must_use]
     pub fn subscribe(&self, after: Option<u64>) -> Cursor {
-        let newest = self.shared.bus().subscribe();
-        let resumed = after.and_then(|number| number.checked_add(1)).map(Cursor);
-        resumed.filter(|cursor| cursor.0 <= newest.0).unwrap_or(newest)
+        let bus = self.shared.bus();
+        after.map_or_else(|| bus.subscribe(), |number| bus.resume(number))
     }
 
     /// The next event and how many were missed before it; waits for one.

@@ -355,3 +355,6 @@ fn unseen(key: &StreamKey) -> StreamRow {
 pub fn is_viewer(kind: Kind) -> bool {
     kind == Kind::Play
 }
+
+#[cfg(test)]
+mod tests;

@@ -99,14 +99,7 @@ struct Meter {
 
 impl Meter {
     fn new(now_ms: u64) -> Self {
-        Self {
-            born_ms: now_ms,
-            at_ms: now_ms,
-            one: Ring::new(),
-            ten: Ring::new(),
-            thirty: Ring::new(),
-            queued: false,
-        }
+        Self { born_ms: now_ms, at_ms: now_ms, one: Ring::new(), ten: Ring::new(), thirty: Ring::new(), queued: false }
     }
 
     fn advance(&mut self, to_ms: u64) {

@@ -50,6 +50,8 @@ pub struct Control {
     last_call: Option<(Instant, LastCall)>,
     /// Mail for shards, from parts that know no queue.
     out: Vec<(ShardId, ToShard)>,
+    stop_after: Duration,
+    leave_after: Duration,
     /// Mail that was dropped is noted once for each stretch of it.
     dropped_noted: u64,
 }
@@ -70,8 +72,10 @@ const SWEEP_BUDGET: usize = 4_096;
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 /// How soon a full queue is tried again.
 const RETRY_EVERY: Duration = Duration::from_millis(10);
-/// How long shards have, after a drain's deadline and again after the order to stop, to say that they are down.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long after a drain's deadline shards that are not down are told to stop.
+const STOP_AFTER: Duration = Duration::from_secs(1);
+/// How long after that control leaves without them. A shard gives its last peers two seconds.
+const LEAVE_AFTER: Duration = Duration::from_secs(3);
 
 /// Makes the task and the first handle to it.
 #[must_use]
@@ -97,6 +101,8 @@ pub fn start(setup: &Setup) -> (Handle, Control) {
         recorded: false,
         last_call: None,
         out: Vec::new(),
+        stop_after: STOP_AFTER,
+        leave_after: LEAVE_AFTER,
         dropped_noted: 0,
     };
     (Handle { shared, commands: commands_in }, control)
@@ -142,7 +148,7 @@ impl Control {
             tokio::select! {
                 () = mailbox.wait() => {}
                 // Nothing can be lost here: the command is handled before anything else is awaited.
-                Some(command) = self.commands.recv() => self.command(now, command, &mut outbox, &mut mailbox),
+                Some(command) = self.commands.recv() => self.command(self::now(), command, &mut outbox, &mut mailbox),
                 Ok(()) = self.ending.changed() => {}
                 () = tokio::time::sleep_until(wake_at.into()) => {}
             }
@@ -288,7 +294,7 @@ impl Control {
                     outbox.send(mailbox, shard, ToShard::Drain { deadline });
                 }
                 self.event(now, Event::Server(ServerEvent { at: now, what: ServerWhat::Draining }));
-                self.last_call = Some((deadline + GRACE, LastCall::Stop));
+                self.last_call = Some((deadline + self.stop_after, LastCall::Stop));
             }
             (Ending::Now, None | Some((_, LastCall::Stop))) => self.stop(now, &running, outbox, mailbox),
             (_, Some((at, LastCall::Stop))) if at <= now => self.stop(now, &running, outbox, mailbox),
@@ -303,7 +309,7 @@ impl Control {
         if self.last_call.is_none() {
             self.event(now, Event::Server(ServerEvent { at: now, what: ServerWhat::Draining }));
         }
-        self.last_call = Some((now + GRACE, LastCall::Leave));
+        self.last_call = Some((now + self.leave_after, LastCall::Leave));
     }
 
     /// True when nothing is left to wait for. Shards that end by themselves end control too: nobody is left to
@@ -334,3 +340,6 @@ impl Control {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,8 @@
-//! Sockets and listeners on `io_uring`; names only stdx.
+//! Sockets, listeners and doorbells on `io_uring`, and the probe of the machine; names only `stdx`.
+//!
+//! glommio schedules tasks, timers and readiness; the system calls that move media are made here on the raw
+//! descriptor without blocking, because glommio's own vectored write sends only the first slice.
 
+pub mod doorbell;
 pub mod probe;
+pub mod tcp;

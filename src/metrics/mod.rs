@@ -1,1 +1,222 @@
 //! The same view, rendered for scraping.
+//!
+//! The names are those of `robustness.md` §10.4 that apply now. Labels come from closed sets only: protocols,
+//! roles, reasons, directions, causes, pools and the shards' numbers. No label ever bears a name that a peer
+//! gave, so a peer can neither grow the number of series nor write into the page.
+
+pub mod process;
+pub mod text;
+
+pub use process::Process;
+pub use text::CONTENT_TYPE;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use crate::control::view::{ShardRow, View};
+use crate::control::{Handle, model};
+use crate::metrics::text::{Page, Type};
+use crate::names::{Kind, Protocol};
+use crate::session::State;
+
+/// The page as of `now`.
+#[must_use]
+pub fn scrape(handle: &Handle, now: Instant) -> String {
+    let process = Process::read();
+    let events = handle.events_recorded();
+    handle.view(|view| render(view, &process, events, now))
+}
+
+/// Renders a view; `events` is the number of events recorded. One pass over the running sessions, the rest is
+/// constant work.
+#[must_use]
+pub fn render(view: &View, process: &Process, events: u64, now: Instant) -> String {
+    let mut page = Page::default();
+    server(&mut page, view, process, events, now);
+    sessions(&mut page, view);
+    streams(&mut page, view);
+    shards(&mut page, view, now);
+    page.finish()
+}
+
+fn server(page: &mut Page, view: &View, process: &Process, events: u64, now: Instant) {
+    page.family("sluicegate_build_info", Type::Gauge, "The version that runs; always 1.");
+    page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.family("sluicegate_uptime_seconds", Type::Gauge, "Time since the server's start.");
+    page.sample(&[], now.saturating_duration_since(view.started_at).as_secs_f64());
+    page.family("sluicegate_ready", Type::Gauge, "1 while all listeners are armed and no drain runs.");
+    page.sample(&[], u8::from(view.ready && !view.draining));
+    page.family("sluicegate_draining", Type::Gauge, "1 while the server ends its sessions and takes no new ones.");
+    page.sample(&[], u8::from(view.draining));
+    page.family("sluicegate_events_total", Type::Counter, "Events recorded on the bus.");
+    page.sample(&[], events);
+    page.family("sluicegate_memory_bytes", Type::Gauge, "Memory in use: resident, and packaged media held by shards.");
+    if let Some(bytes) = process.resident_bytes {
+        page.sample(&[("pool", "resident")], bytes);
+    }
+    page.sample(&[("pool", "media")], view.shards.iter().map(|shard| shard.load.log_bytes).sum::<u64>());
+    if let Some(fds) = process.fds {
+        page.family("sluicegate_fds", Type::Gauge, "Open descriptors.");
+        page.sample(&[], fds);
+    }
+    if let Some(max) = process.fds_max {
+        page.family("sluicegate_fds_max", Type::Gauge, "The most descriptors the process may open.");
+        page.sample(&[], max);
+    }
+}
+
+fn sessions(page: &mut Page, view: &View) {
+    let mut open: BTreeMap<(Protocol, Kind), u64> = BTreeMap::new();
+    let mut viewers: BTreeMap<Protocol, u64> = Protocol::ALL.iter().map(|protocol| (*protocol, 0)).collect();
+    let mut queued = 0u64;
+    for row in view.sessions.values() {
+        let facts = &row.facts;
+        *open.entry((facts.protocol, facts.kind)).or_default() += 1;
+        if model::is_viewer(facts.kind) && matches!(row.state, State::Running | State::Stalling) {
+            *viewers.entry(facts.protocol).or_default() += 1;
+        }
+        queued = queued.saturating_add(row.queue_bytes);
+    }
+    let every: Vec<(Protocol, Kind)> = Protocol::ALL
+        .into_iter()
+        .flat_map(|protocol| Kind::ALL.into_iter().map(move |kind| (protocol, kind)))
+        .collect();
+    let collector = |protocol: Protocol| view.collectors.get(protocol.collector());
+
+    page.family("sluicegate_sessions", Type::Gauge, "Sessions not closed.");
+    for &(protocol, kind) in &every {
+        let count = open.get(&(protocol, kind)).copied().unwrap_or_default();
+        page.sample(&[("proto", protocol.as_str()), ("role", kind.as_str())], count);
+    }
+    page.family("sluicegate_viewers", Type::Gauge, "Players that receive media.");
+    for (protocol, count) in viewers {
+        page.sample(&[("proto", protocol.as_str())], count);
+    }
+    page.family("sluicegate_viewer_queue_bytes", Type::Gauge, "Bytes waiting for all players together.");
+    page.sample(&[], queued);
+
+    page.family("sluicegate_session_opens_total", Type::Counter, "Sessions opened.");
+    for protocol in Protocol::ALL {
+        let opened = collector(protocol).map_or(0, |collector| collector.opened);
+        page.sample(&[("proto", protocol.as_str())], opened);
+    }
+
+    // Details are fixed texts, but many; by reason is enough here.
+    page.family("sluicegate_session_closes_total", Type::Counter, "Sessions closed.");
+    for protocol in Protocol::ALL {
+        let mut closes: BTreeMap<(Kind, &str), u64> = BTreeMap::new();
+        for ((kind, reason), count) in collector(protocol).into_iter().flat_map(|collector| &collector.reasons) {
+            *closes.entry((*kind, reason.reason.as_str())).or_default() += count;
+        }
+        for ((kind, reason), count) in closes {
+            page.sample(&[("proto", protocol.as_str()), ("role", kind.as_str()), ("reason", reason)], count);
+        }
+    }
+    page.family("sluicegate_attempts_total", Type::Counter, "Connections that ended before they became a session.");
+    for protocol in Protocol::ALL {
+        let mut attempts: BTreeMap<&str, u64> = BTreeMap::new();
+        for (reason, count) in collector(protocol).into_iter().flat_map(|collector| &collector.attempts) {
+            *attempts.entry(reason.reason.as_str()).or_default() += count;
+        }
+        for (reason, count) in attempts {
+            page.sample(&[("proto", protocol.as_str()), ("reason", reason)], count);
+        }
+    }
+
+    let moved = |protocol: Protocol, kind: Kind| {
+        collector(protocol).and_then(|collector| collector.moved.get(&kind)).copied().unwrap_or_default()
+    };
+    page.family("sluicegate_bytes_total", Type::Counter, "Bytes of sessions on the wire, handshakes included.");
+    for &(protocol, kind) in &every {
+        let counters = moved(protocol, kind);
+        let labels = [("proto", protocol.as_str()), ("role", kind.as_str())];
+        page.sample(&[labels[0], labels[1], ("dir", "rx")], counters.rx_bytes);
+        page.sample(&[labels[0], labels[1], ("dir", "tx")], counters.tx_bytes);
+    }
+    page.family("sluicegate_media_bytes_total", Type::Counter, "Of the bytes of sessions, those of media.");
+    for &(protocol, kind) in &every {
+        let counters = moved(protocol, kind);
+        let labels = [("proto", protocol.as_str()), ("role", kind.as_str())];
+        page.sample(&[labels[0], labels[1], ("dir", "rx")], counters.rx_media_bytes);
+        page.sample(&[labels[0], labels[1], ("dir", "tx")], counters.tx_media_bytes);
+    }
+}
+
+fn streams(page: &mut Page, view: &View) {
+    page.family("sluicegate_streams", Type::Gauge, "Streams with a publisher.");
+    page.sample(&[], view.streams.values().filter(|row| row.publisher.is_some()).count());
+    page.family("sluicegate_publish_replaced_total", Type::Counter, "Publishers that took a stream over.");
+    page.sample(&[], view.publish_replaced);
+    page.family("sluicegate_frames_dropped_total", Type::Counter, "Frames dropped, by what they were dropped for.");
+    let sum = |of: fn(&ShardRow) -> u64| view.shards.iter().map(of).sum::<u64>();
+    page.sample(&[("cause", "slow_player")], sum(|shard| shard.load.dropped_frames));
+    page.sample(&[("cause", "relay_full")], sum(|shard| shard.load.relay_dropped));
+}
+
+fn shards(page: &mut Page, view: &View, now: Instant) {
+    // Every shard holds every ban.
+    page.family("sluicegate_bans", Type::Gauge, "Bans in force.");
+    page.sample(&[], view.shards.iter().map(|shard| shard.load.bans).max().unwrap_or_default());
+
+    let mut family = |name: &str, kind: Type, help: &str, value: &dyn Fn(&ShardRow) -> f64| {
+        page.family(name, kind, help);
+        for (worker, shard) in view.shards.iter().enumerate() {
+            page.sample(&[("worker", &worker.to_string())], value(shard));
+        }
+    };
+    family("sluicegate_ban_hits_total", Type::Counter, "Requests refused by a ban.", &|shard| {
+        whole(shard.load.ban_hits)
+    });
+    family("sluicegate_glitches_total", Type::Counter, "Legal but suspicious things seen on connections.", &|shard| {
+        whole(shard.load.glitches)
+    });
+    family("sluicegate_internal_errors_total", Type::Counter, "Defects of ours; each closed one session.", &|shard| {
+        whole(shard.load.internal_errors)
+    });
+    family(
+        "sluicegate_loop_lag_seconds",
+        Type::Gauge,
+        "How late a shard was for its tick, at worst, lately.",
+        &|shard| shard.load.loop_lag_max.as_secs_f64(),
+    );
+    family("sluicegate_report_age_seconds", Type::Gauge, "Time since a shard was last heard of.", &|shard| {
+        now.saturating_duration_since(shard.reported_at.unwrap_or(view.started_at)).as_secs_f64()
+    });
+    family("sluicegate_cpu_seconds_total", Type::Counter, "CPU time of a shard's thread.", &|shard| {
+        shard.load.cpu.as_secs_f64()
+    });
+    family("sluicegate_connections", Type::Gauge, "Connections open.", &|shard| count(shard.load.connections));
+    family("sluicegate_connections_unauthenticated", Type::Gauge, "Of those, not yet admitted.", &|shard| {
+        count(shard.load.unauthenticated)
+    });
+    family("sluicegate_accepted_total", Type::Counter, "Connections accepted.", &|shard| whole(shard.load.accepted));
+    family("sluicegate_refused_total", Type::Counter, "Connections refused when they were accepted.", &|shard| {
+        whole(shard.load.refused)
+    });
+    family("sluicegate_reads_total", Type::Counter, "Read calls.", &|shard| whole(shard.load.reads));
+    family("sluicegate_writes_total", Type::Counter, "Write calls.", &|shard| whole(shard.load.writes));
+    family("sluicegate_read_bytes_total", Type::Counter, "Bytes read from peers, sessions or not.", &|shard| {
+        whole(shard.load.rx_bytes)
+    });
+    family("sluicegate_written_bytes_total", Type::Counter, "Bytes written to peers, sessions or not.", &|shard| {
+        whole(shard.load.tx_bytes)
+    });
+    family("sluicegate_rounds_total", Type::Counter, "Rounds of the pump.", &|shard| whole(shard.load.rounds));
+    family("sluicegate_mail_backlog", Type::Gauge, "Mail that waits for room in the queue to control.", &|shard| {
+        count(shard.load.mail_backlog)
+    });
+}
+
+/// A total as the format has it: exact to 2^53, which at 100 Gbit/s is eight days of bytes, and to 16 digits after.
+#[allow(clippy::cast_precision_loss)]
+fn whole(value: u64) -> f64 {
+    value as f64
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn count(value: usize) -> f64 {
+    value as f64
+}
+
+#[cfg(test)]
+mod tests;

@@ -16,10 +16,10 @@ pub enum Side {
 }
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $text:literal, $side:ident;)*) => {
+    ($(#[doc = $doc:literal] $variant:ident = $text:literal, $side:ident;)*) => {
         /// The close reasons of the design.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Reason { $($(#[$doc])* $variant,)* }
+        pub enum Reason { $(#[doc = $doc] $variant,)* }
 
         impl Reason {
             /// Every reason, in the order of the documentation.
@@ -29,6 +29,12 @@ macro_rules! reasons {
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
+            }
+
+            /// One sentence on when it is used: the doc comment of the variant.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $doc.trim_ascii(),)* }
             }
 
             /// Whose side it was.

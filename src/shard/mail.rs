@@ -141,6 +141,8 @@ pub struct ShardLoad {
     pub accepted: u64,
     /// Connections refused at accept.
     pub refused: u64,
+    /// Times that accepting paused, for want of descriptors.
+    pub accept_pauses: u64,
     /// Longest time the executor was late for its tick, in the last report period.
     pub loop_lag_max: Duration,
     /// Bytes waiting for all players together, now.

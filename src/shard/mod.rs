@@ -1,6 +1,256 @@
 //! One core: its state, its mail, its pump, its executor.
+//!
+//! Everything a shard owns hangs off one [`Shard`] and is touched by its thread alone. Four kinds of task run on its
+//! executor: one per connection, one per listener, the pump, which hands new frames to players, and the clerk, which
+//! reads the mail and looks at the clock.
 
+pub mod accept;
+pub mod clerk;
+pub mod connection;
 pub mod mail;
+pub mod post;
+pub mod pump;
 pub mod settings;
 
+pub use post::Post;
 pub use settings::Settings;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use glommio::{LocalExecutorBuilder, Placement};
+use slab::Slab;
+use socket2::Socket;
+
+use crate::adapter::rtmp::Packager;
+use crate::adapter::{Core, Outgoing};
+use crate::admission::{Bans, Policy};
+use crate::io::doorbell::Sleeper;
+use crate::names::ShardId;
+use crate::shard::connection::Connection;
+use crate::shard::mail::{ShardLoad, ToControl};
+use crate::stdx::clock::WallAnchor;
+
+/// Everything a shard needs to begin.
+pub struct Plan {
+    /// Which shard.
+    pub id: ShardId,
+    /// The core it is pinned to; `None` leaves it to the scheduler.
+    pub cpu: Option<usize>,
+    /// Its rules.
+    pub settings: Settings,
+    /// The rules of sessions.
+    pub sessions: crate::adapter::Settings,
+    /// The rules of RTMP.
+    pub rtmp: Arc<crate::proto::rtmp::Settings>,
+    /// The rules of streams.
+    pub streams: crate::stream::Settings,
+    /// The rules of admission.
+    pub admission: crate::admission::Settings,
+    /// Labels for instants.
+    pub wall: WallAnchor,
+    /// Makes session ids that differ between shards and starts.
+    pub seed: u64,
+    /// Bound listening sockets.
+    pub rtmp_listeners: Vec<Socket>,
+    /// Its end of the doorbell.
+    pub sleeper: Sleeper,
+    /// The mail.
+    pub post: Arc<Post>,
+    /// Connections this shard may hold.
+    pub connections_max: usize,
+}
+
+/// A shard's state. One thread.
+pub struct Shard {
+    id: ShardId,
+    settings: Settings,
+    post: Arc<Post>,
+    core: RefCell<Core>,
+    packager: Packager,
+    connections: RefCell<Slab<Rc<Connection>>>,
+    connections_max: usize,
+    /// Connections by source that are not admitted yet, and all of them.
+    sources: RefCell<HashMap<IpAddr, Source>>,
+    connection_count: Cell<u64>,
+    unauthenticated: Cell<usize>,
+    /// Where every connection reads into; its bytes are consumed before the next one reads.
+    read_buffer: RefCell<Box<[u8]>>,
+    pump_waker: RefCell<Option<Waker>>,
+    clerk_waker: RefCell<Option<Waker>>,
+    /// Connections that wait for the pump to hand out what they published before they read more.
+    paced: RefCell<Vec<usize>>,
+    /// Publishers that are not read because their timestamps run ahead; looked at again at the next tick.
+    paused: RefCell<Vec<usize>>,
+    totals: RefCell<ShardLoad>,
+    /// Mail that the post had no room for, in order. Bounded by what the connections that exist can say, because no
+    /// new ones are accepted while it is long.
+    unsent: RefCell<VecDeque<ToControl>>,
+    owes_ring: Cell<bool>,
+    rung_control_at: Cell<Instant>,
+    state: Cell<Phase>,
+}
+
+/// How many connections a source has.
+#[derive(Clone, Copy, Default)]
+struct Source {
+    all: usize,
+    unauthenticated: usize,
+}
+
+/// Where a shard is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    Draining { deadline: Instant },
+    Stopped,
+}
+
+/// Bytes of the shared read buffer: the most one connection reads in a turn.
+const READ_BUFFER_BYTES: usize = 256 << 10;
+/// Facts reach control at most this often; questions reach it at once.
+const FACTS_EVERY: Duration = Duration::from_millis(5);
+/// Mail that may wait for room before the shard stops accepting.
+const UNSENT_MAX: usize = 8_192;
+/// How long the executor lets tasks run before it looks at io_uring again.
+const PREEMPT_AFTER: Duration = Duration::from_millis(2);
+/// Registered buffer memory, which we do not use; glommio wants some.
+const IO_MEMORY_BYTES: usize = 64 << 10;
+
+/// Starts a shard on a thread of its own. The thread ends when control says stop.
+///
+/// # Errors
+/// When io_uring or the thread cannot be had.
+pub fn start(plan: Plan) -> io::Result<std::thread::JoinHandle<io::Result<()>>> {
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new().name(format!("shard-{}", plan.id)).spawn(move || {
+        let placement = plan.cpu.map_or(Placement::Unbound, Placement::Fixed);
+        let made = LocalExecutorBuilder::new(placement)
+            .name(&format!("shard-{}", plan.id))
+            .ring_depth(plan.settings.ring_depth)
+            .io_memory(IO_MEMORY_BYTES)
+            .preempt_timer(PREEMPT_AFTER)
+            .make();
+        match made {
+            Ok(executor) => {
+                let _ = ready.send(Ok(()));
+                executor.run(Shard::run(plan));
+                Ok(())
+            }
+            Err(error) => {
+                let _ = ready
+                    .send(Err(io::Error::other(format!("the executor of shard {} cannot start: {error}", plan.id))));
+                Ok(())
+            }
+        }
+    })?;
+    match is_ready.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(io::Error::other("a shard's thread ended before it began")),
+    }
+}
+
+impl Shard {
+    async fn run(plan: Plan) {
+        let now = Instant::now();
+        let bans = Bans::new(plan.admission.bans_max);
+        let policy = Policy { settings: plan.admission, bans };
+        let packager = Packager::new(&plan.rtmp);
+        let core = Core::new(plan.id, plan.sessions, plan.rtmp, plan.streams, policy, plan.wall, plan.seed);
+        let shard = Rc::new(Self {
+            id: plan.id,
+            settings: plan.settings,
+            post: plan.post,
+            core: RefCell::new(core),
+            packager,
+            connections: RefCell::new(Slab::new()),
+            connections_max: plan.connections_max,
+            sources: RefCell::new(HashMap::new()),
+            connection_count: Cell::new(0),
+            unauthenticated: Cell::new(0),
+            read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
+            pump_waker: RefCell::new(None),
+            clerk_waker: RefCell::new(None),
+            paced: RefCell::new(Vec::new()),
+            paused: RefCell::new(Vec::new()),
+            totals: RefCell::new(ShardLoad::default()),
+            unsent: RefCell::new(VecDeque::new()),
+            owes_ring: Cell::new(false),
+            rung_control_at: Cell::new(now),
+            state: Cell::new(Phase::Serving),
+        });
+        let mut listeners = Vec::new();
+        for socket in plan.rtmp_listeners {
+            listeners.push(accept::listen(&shard, socket));
+        }
+        glommio::spawn_local(pump::run(Rc::clone(&shard))).detach();
+        clerk::run(Rc::clone(&shard), plan.sleeper.bind(), listeners).await;
+        shard.say(Instant::now(), ToControl::Stopped);
+    }
+
+    /// Wakes the pump if there is something to hand out.
+    fn wake_pump(&self) {
+        if self.core.borrow().streams.has_dirty()
+            && let Some(waker) = self.pump_waker.borrow_mut().take()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Puts what the adapters said in the mail and rings where somebody waits for it. To be called after every step
+    /// that touched the core.
+    fn post_outgoing(&self, now: Instant) {
+        let mut core = self.core.borrow_mut();
+        while let Some(shard) = core.streams.poll_ring() {
+            self.post.ring_shard(shard);
+        }
+        let mut unsent = self.unsent.borrow_mut();
+        while let Some(out) = core.poll_outgoing() {
+            unsent.push_back(into_mail(out));
+        }
+        while let Some(mail) = unsent.pop_front() {
+            if let Err(mail) = self.post.to_control(self.id, mail) {
+                unsent.push_front(mail);
+                break;
+            }
+            self.owes_ring.set(true);
+        }
+        if self.owes_ring.get()
+            && (core.take_urgent() || now.saturating_duration_since(self.rung_control_at.get()) >= FACTS_EVERY)
+        {
+            self.owes_ring.set(false);
+            self.rung_control_at.set(now);
+            self.post.ring_control();
+        }
+    }
+
+    /// Says one thing to control, in order behind what was said before.
+    fn say(&self, now: Instant, mail: ToControl) {
+        self.post_outgoing(now);
+        self.unsent.borrow_mut().push_back(mail);
+        self.core.borrow_mut().mark_urgent();
+        self.post_outgoing(now);
+    }
+
+    /// True while control does not keep up: no new connections until it does.
+    fn is_backed_up(&self) -> bool {
+        self.unsent.borrow().len() > UNSENT_MAX
+    }
+}
+
+fn into_mail(out: Outgoing) -> ToControl {
+    match out {
+        Outgoing::Event(event) => ToControl::Event(event),
+        Outgoing::AskPublish { ticket, facts } => ToControl::AskPublish { ticket, facts },
+        Outgoing::PublisherLeft { key, session } => ToControl::PublisherLeft { key, session },
+        Outgoing::Subscribe(key) => ToControl::Subscribe(key),
+        Outgoing::Unsubscribe(key) => ToControl::Unsubscribe(key),
+    }
+}

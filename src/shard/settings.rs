@@ -21,31 +21,18 @@ pub struct Settings {
     /// system calls under load (their number falls in proportion); an idle shard does not wait at all.
     #[serde(with = "units::duration")]
     pub latency_max: Duration,
-    /// How strongly load turns into waiting: after a round of writes that took t, the next begins no sooner than
-    /// t times this, up to `latency_max`. 0 writes every frame at once.
+    /// How strongly load turns into waiting. The wait before a round of writes is `latency_max` × this × the share of
+    /// the core that writing each frame by itself would take, at most `latency_max`. 0 writes every frame at once.
     pub merge_factor: u32,
     /// How often a shard reports its numbers to control.
     #[serde(with = "units::duration")]
     pub report_every: Duration,
-    /// How far a publisher's timestamps may run ahead of the clock while somebody watches; beyond it its socket is
-    /// not read. 0 = off.
-    #[serde(with = "units::duration")]
-    pub publish_lead_max: Duration,
-    /// How long a player waits for a stream that nobody publishes. 0 = refused at once.
-    #[serde(with = "units::duration")]
-    pub play_wait: Duration,
-    /// A player to whom no byte could be written for so long is closed.
-    #[serde(with = "units::duration")]
-    pub no_progress: Duration,
     /// Connections of all shards together; 0 = 80% of the descriptor limit.
     pub connections_max: usize,
     /// Connections from one source (an IPv4 address or an IPv6 /64); 0 = off.
     pub connections_per_ip: usize,
     /// Of those, connections that have not been admitted to publish or play.
     pub unauthenticated_per_ip: usize,
-    /// Delivered bytes after which a play session counts as started.
-    #[serde(with = "units::bytes")]
-    pub play_started_bytes: u64,
     /// Entries of each of a shard's rings. Ring memory is locked; `sluicegate check` prints the sum.
     pub ring_depth: usize,
     /// Over how long a drain spreads its goodbyes.
@@ -60,15 +47,11 @@ impl Default for Settings {
             rtmp_listen: vec![SocketAddr::from(([0, 0, 0, 0], 1935))],
             backlog: 4_096,
             latency_max: Duration::from_millis(40),
-            merge_factor: 16,
+            merge_factor: 6,
             report_every: Duration::from_millis(250),
-            publish_lead_max: Duration::from_secs(3),
-            play_wait: Duration::from_secs(20),
-            no_progress: Duration::from_secs(10),
             connections_max: 0,
             connections_per_ip: 0,
             unauthenticated_per_ip: 64,
-            play_started_bytes: 1,
             ring_depth: 512,
             drain_timeout: Duration::from_secs(30),
         }

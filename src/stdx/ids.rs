@@ -1,6 +1,6 @@
 //! A source of random tails for identifiers that are unique rather than secret.
 
-/// SplitMix64: small, fast, and reproducible from its seed, which is what tests and simulations want.
+/// `SplitMix64`: small, fast, and reproducible from its seed, which is what tests and simulations want.
 #[derive(Clone, Debug)]
 pub struct SplitMix(u64);
 

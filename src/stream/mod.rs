@@ -8,9 +8,11 @@
 pub mod cursor;
 pub mod live;
 pub mod log;
+mod meter;
 pub mod relay;
 pub mod sample;
 pub mod settings;
+mod timeline;
 
 pub use cursor::{Cursor, Due, Written};
 pub use live::{Headers, Live};

@@ -22,10 +22,11 @@ use utoipa::ToSchema;
 
 use crate::api::native::sessions::FilterParams;
 use crate::api::native::wire::{Both, KindName, ProtocolName, SideName, rfc3339};
-use crate::api::query::{FILTER_FIELDS, Params, unknown};
+use crate::api::query::{Params, unknown};
 use crate::api::{Problem, Shared};
-use crate::control::view::{Rates, SessionRow};
 use crate::control::Filter;
+use crate::control::filter::FILTER_FIELDS;
+use crate::control::view::{Rates, SessionRow};
 use crate::event::{Attempt, Cursor, Event, Recorded, ServerEvent, ServerWhat, StreamEvent, StreamWhat};
 use crate::session::{Change, CloseReason, Counters, State as Life, What};
 use crate::stdx::clock::WallAnchor;
@@ -129,14 +130,14 @@ pub struct EventBody {
 /// events of sessions; with any of them, other events are left out.
 #[utoipa::path(get, path = "/v1/events", tag = "events",
     params(
-        ("after" = Option<String>, Query, required = false, pattern = "^[0-9a-f]{1,16}-[0-9]{1,19}$",
+        ("after" = Option<String>, Query, pattern = "^[0-9a-f]{1,16}-[0-9]{1,19}$",
             description = "Begin after the event with this id. Without it the stream begins now."),
-        ("Last-Event-ID" = Option<String>, Header, required = false, pattern = "^[0-9a-f]{1,16}-[0-9]{1,19}$",
+        ("Last-Event-ID" = Option<String>, Header, pattern = "^[0-9a-f]{1,16}-[0-9]{1,19}$",
             description = "The same, as browsers send it; it wins over `after`."),
-        ("event" = Option<String>, Query, required = false,
+        ("event" = Option<String>, Query,
             pattern = "^(session(\\.(opened|started|closed|denied))?|stream(\\.(online|offline))?|attempt|server)(,(session|stream|attempt|server))?$",
             description = "Events of these names, or groups: `session`, `session.closed`, `stream`, `attempt`, `server`."),
-        ("for" = Option<String>, Query, required = false, pattern = "^[1-9][0-9]{0,2}(ms|s)$",
+        ("for" = Option<String>, Query, pattern = "^[1-9][0-9]{0,2}(ms|s)$",
             description = "End the stream after this time, as `10s`. Without it the stream does not end."),
         FilterParams),
     responses((status = 200, description = "Events", body = String, content_type = "text/event-stream"),
@@ -169,7 +170,8 @@ pub(crate) async fn events(
     let filter = params.take_filter()?;
     let (wall, epoch) = api.control.view(|view| (view.wall, view.wall.unix_ms(view.started_at)));
     let permit = std::sync::Arc::clone(&api.event_streams).try_acquire_owned().map_err(|_| {
-        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-streams", "too many event streams are open");
+        let problem =
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-streams", "too many event streams are open");
         Problem { retry_after: Some(10), ..problem }
     })?;
     let mut first = VecDeque::new();
@@ -178,12 +180,11 @@ pub(crate) async fn events(
         Some((field, text)) => {
             let (start, number) = read_id(&text).ok_or_else(|| bad_id(field))?;
             if start == epoch {
-                let newest = api.control.subscribe(None);
-                let cursor = api.control.subscribe(Some(number));
-                if cursor.0 > newest.0 {
+                // A cursor is the number of the next event.
+                if number >= api.control.subscribe(None).0 {
                     return Err(Problem::parameter(field, "no event has had this number yet"));
                 }
-                cursor
+                api.control.subscribe(Some(number))
             } else {
                 // The server has started anew since: whatever was missed then is beyond counting.
                 first.push_back(gap(None).into());
@@ -192,7 +193,8 @@ pub(crate) async fn events(
         }
     };
     first.push_back(Bytes::from_static(b": welcome\n\n"));
-    let feed = Feed { api, cursor, epoch, wall, names, filter, until, first, begun: false, ended: false, _permit: permit };
+    let feed =
+        Feed { api, cursor, epoch, wall, names, filter, until, first, begun: false, ended: false, _permit: permit };
     let body = Body::from_stream(stream::unfold(feed, |mut feed| async move {
         let piece = feed.next().await?;
         Some((Ok::<_, Infallible>(piece), feed))
@@ -291,10 +293,9 @@ impl Feed {
             What::Stalled => Life::Stalling,
             What::Closed(..) => Life::Finished,
             // The one that comes in more than one state.
-            What::Updated(_) => self
-                .api
-                .control
-                .view(|view| view.sessions.get(&change.facts.id).map_or(Life::Running, |row| row.state)),
+            What::Updated(_) => {
+                self.api.control.view(|view| view.sessions.get(&change.facts.id).map_or(Life::Running, |row| row.state))
+            }
         };
         SessionRow {
             facts: std::sync::Arc::clone(&change.facts),
@@ -417,7 +418,8 @@ fn read_names(text: &str) -> Result<Vec<&'static str>, Problem> {
     for wanted in text.split(',') {
         let before = names.len();
         names.extend(NAMES.iter().copied().filter(|name| {
-            *name == wanted || (GROUPS.contains(&wanted) && name.split_once('.').is_some_and(|(group, _)| group == wanted))
+            *name == wanted
+                || (GROUPS.contains(&wanted) && name.split_once('.').is_some_and(|(group, _)| group == wanted))
         }));
         if names.len() == before {
             return Err(Problem::parameter("event", unknown(wanted, GROUPS.into_iter().chain(NAMES))));

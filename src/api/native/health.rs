@@ -12,6 +12,7 @@ use crate::api::native::json;
 use crate::api::query::Params;
 use crate::api::{Problem, Shared};
 use crate::control::View;
+use crate::metrics::{CONTENT_TYPE, Process, render};
 
 /// A shard that has not reported for so long does not answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
@@ -64,7 +65,7 @@ pub(crate) async fn healthz(State(api): State<Shared>, RawQuery(query): RawQuery
 
 /// May new peers be sent here?
 #[utoipa::path(get, path = "/readyz", tag = "health", security((), ("bearer" = [])),
-    params(("verbose" = Option<bool>, Query, required = false, description = "List the parts; needs a token")),
+    params(("verbose" = Option<bool>, Query, description = "List the parts; needs a token")),
     responses((status = 200, description = "Ready", body = Readiness),
         (status = 503, description = "Starting, or draining", body = Readiness)))]
 pub(crate) async fn readyz(State(api): State<Shared>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
@@ -97,13 +98,16 @@ pub(crate) async fn readyz(State(api): State<Shared>, RawQuery(query): RawQuery)
 
 /// Numbers for scraping.
 #[utoipa::path(get, path = "/metrics", tag = "health",
-    responses((status = 200, description = "OpenMetrics text", body = String,
-        content_type = "application/openmetrics-text")))]
+    responses((status = 200, description = "Prometheus text", body = String,
+        content_type = "text/plain")))]
 pub(crate) async fn metrics(State(api): State<Shared>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     Params::parse(query.as_deref(), &[])?;
-    let text = api.control.view(crate::metrics::render);
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+    let process = Process::read();
+    // The next event's number is one more than there were events.
+    let events = api.control.subscribe(None).0.saturating_sub(1);
+    let now = Instant::now();
+    let text = api.control.view(|view| render(view, &process, events, now));
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }
 
 /// The shards that do not answer.

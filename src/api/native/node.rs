@@ -13,6 +13,7 @@ use crate::api::native::wire::{Both, millis, rfc3339};
 use crate::api::query::Params;
 use crate::api::{Problem, Shared, body};
 use crate::control::view::ShardRow;
+use crate::metrics::Process;
 use crate::stdx::units::parse_duration;
 
 /// How long a drain may take.
@@ -46,16 +47,16 @@ pub struct Node {
     shards: Vec<Shard>,
 }
 
-/// Memory of the process; zeros when the kernel does not say.
+/// Memory of the process; zero where the kernel does not say.
 #[derive(Default, Serialize, ToSchema)]
 pub struct Memory {
     /// Resident.
     rss_bytes: u64,
-    /// Mapped.
-    virtual_bytes: u64,
+    /// Packaged media that shards hold for newcomers and slow players.
+    media_bytes: u64,
 }
 
-/// Descriptors of the process; zeros when the kernel does not say.
+/// Descriptors of the process; zero where the kernel does not say.
 #[derive(Default, Serialize, ToSchema)]
 pub struct Descriptors {
     /// In use.
@@ -113,7 +114,6 @@ pub struct Shard {
 
 /// How to drain.
 #[derive(ToSchema)]
-#[schema(additional_properties = false)]
 #[allow(dead_code)] // Read by the description only; the values are read by `body`.
 pub struct DrainBody {
     /// Over how long the goodbyes are spread: a duration with its unit, at most a day.
@@ -135,7 +135,7 @@ pub struct Draining {
     responses((status = 200, description = "The server", body = Node)))]
 pub(crate) async fn node(State(api): State<Shared>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     Params::parse(query.as_deref(), &[])?;
-    let (memory, descriptors) = (memory(), descriptors());
+    let process = Process::read();
     let now = Instant::now();
     let node = api.control.view(|view| Node {
         version: env!("CARGO_PKG_VERSION"),
@@ -145,8 +145,11 @@ pub(crate) async fn node(State(api): State<Shared>, RawQuery(query): RawQuery) -
         draining: view.draining,
         sessions: view.sessions.len(),
         streams: view.streams.len(),
-        memory,
-        descriptors,
+        memory: Memory {
+            rss_bytes: process.resident_bytes.unwrap_or(0),
+            media_bytes: view.shards.iter().map(|row| row.load.log_bytes).sum(),
+        },
+        descriptors: Descriptors { open: process.fds.unwrap_or(0), limit: process.fds_max.unwrap_or(0) },
         shards: view.shards.iter().enumerate().map(|(index, row)| Shard::new(index, row, now)).collect(),
     });
     Ok(json(&node))
@@ -197,26 +200,4 @@ impl Shard {
             mail_backlog: load.mail_backlog,
         }
     }
-}
-
-fn memory() -> Memory {
-    // SAFETY: `sysconf` takes a number and returns one; it touches no memory of ours.
-    let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0);
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let mut pages = text.split_ascii_whitespace().map(|field| field.parse::<u64>().unwrap_or(0));
-    let virtual_bytes = pages.next().unwrap_or(0).saturating_mul(page);
-    Memory { virtual_bytes, rss_bytes: pages.next().unwrap_or(0).saturating_mul(page) }
-}
-
-fn descriptors() -> Descriptors {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place for the structure that the call fills in.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        limit.rlim_cur = 0;
-    }
-    // The size of the directory is the number of open descriptors (Linux 6.2 and later); counting its entries
-    // instead would take as long as there are connections.
-    let open = std::fs::metadata("/proc/self/fd").map_or(0, |folder| folder.len());
-    let open = if open > 0 { open } else { std::fs::read_dir("/proc/self/fd").map_or(0, |all| all.count() as u64) };
-    Descriptors { open, limit: limit.rlim_cur }
 }

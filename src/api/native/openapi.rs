@@ -6,6 +6,7 @@ use axum::extract::RawQuery;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use utoipa::openapi::path::Operation;
+use utoipa::openapi::schema::{AdditionalProperties, Schema};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
@@ -38,9 +39,17 @@ impl Modify for Common {
         if let Some(components) = &mut openapi.components {
             let scheme = HttpBuilder::new()
                 .scheme(HttpAuthScheme::Bearer)
-                .description(Some("Roles: read, control, admin. Without any token configured, peers on loopback need none."))
+                .description(Some(
+                    "Roles: read, control, admin. Without any token configured, peers on loopback need none.",
+                ))
                 .build();
             components.security_schemes.insert("bearer".to_owned(), SecurityScheme::Http(scheme));
+            // What we read is read strictly; what we write may grow.
+            for name in ["TerminateBody", "FilterBody", "DrainBody"] {
+                if let Some(RefOr::T(Schema::Object(schema))) = components.schemas.get_mut(name) {
+                    schema.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+                }
+            }
         }
         for (path, item) in &mut openapi.paths.paths {
             let methods = [(&mut item.get, false), (&mut item.post, true), (&mut item.delete, true)];

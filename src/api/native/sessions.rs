@@ -10,8 +10,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::api::native::wire::Session;
 use crate::api::native::{json, page};
-use crate::api::query::{FILTER_FIELDS, Params, decode};
+use crate::api::query::{Params, decode};
 use crate::api::{Problem, Shared};
+use crate::control::filter::FILTER_FIELDS;
 use crate::control::view::SessionRow;
 use crate::control::{Filter, View};
 use crate::names::SessionId;
@@ -54,11 +55,17 @@ pub struct FilterParams {
     #[param(required = false, pattern = "^[A-Za-z0-9_.@-]{1,100}$")]
     user: String,
     /// Sessions from these addresses: an address, an address with port, or a CIDR block.
-    #[param(required = false, pattern = "^(10\\.[1-9]\\.[1-9]\\.[1-9](:19[0-9][0-9])?|10\\.0\\.0\\.0/[89]|::1|fe80::/10)$")]
+    #[param(
+        required = false,
+        pattern = "^(10\\.[1-9]\\.[1-9]\\.[1-9](:19[0-9][0-9])?|10\\.0\\.0\\.0/[89]|::1|fe80::/10)$"
+    )]
     remote: String,
     /// Sessions in these states: `establishing`, `running`, `stalling`, `finished`. Without it, finished sessions
     /// are left out.
-    #[param(required = false, pattern = "^(establishing|running|stalling|finished)(,(establishing|running|stalling|finished)){0,3}$")]
+    #[param(
+        required = false,
+        pattern = "^(establishing|running|stalling|finished)(,(establishing|running|stalling|finished)){0,3}$"
+    )]
     state: String,
 }
 
@@ -116,7 +123,7 @@ pub(crate) async fn one(
     let id = path_id(&path)?;
     let now = Instant::now();
     api.control
-        .view(|view| find(view, id).map(|row| Session::new(row, &view.wall, now)))
+        .view(|view| view.session(id).map(|row| Session::new(row, &view.wall, now)))
         .map(|session| json(&session))
         .ok_or_else(|| Problem::not_found("no session has this id").about("id"))
 }
@@ -127,11 +134,6 @@ pub(super) fn path_id(path: &RawPathParams) -> Result<SessionId, Problem> {
     decode(text, false)
         .and_then(|text| SessionId::parse(&text))
         .ok_or_else(|| Problem::parameter("id", "this is not a session id (8-4-4-4-12 hexadecimal digits)"))
-}
-
-/// A session, running or finished.
-pub(super) fn find(view: &View, id: SessionId) -> Option<&SessionRow> {
-    view.sessions.get(&id).or_else(|| view.finished.iter().rev().find(|row| row.facts.id == id))
 }
 
 struct Slice {
@@ -145,7 +147,12 @@ struct Slice {
 /// At most `room` sessions after `after` that meet `filter`, from a bounded number of rows.
 fn slice(view: &View, filter: &Filter, after: Option<SessionId>, room: usize, now: Instant) -> Slice {
     let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-    let running = view.sessions.range((from, Bound::Unbounded)).map(|(_, row)| row);
+    // With ids, sessions are looked up rather than looked through.
+    let running: Box<dyn Iterator<Item = &SessionRow>> = if filter.ids.is_empty() {
+        Box::new(view.sessions.range((from, Bound::Unbounded)).map(|(_, row)| row))
+    } else {
+        view.select_after(filter, after)
+    };
     // Finished rows lie in the order of their ends, and are bounded in number; they are listed on request only.
     let mut finished: Vec<&SessionRow> = if filter.states.contains(&crate::session::State::Finished) {
         view.finished

@@ -129,10 +129,10 @@ pub struct Gop {
 /// Lists streams.
 #[utoipa::path(get, path = "/v1/streams", tag = "streams",
     params(
-        ("vhost" = Option<String>, Query, required = false, description = "Streams on this virtual host"),
-        ("app" = Option<String>, Query, required = false, description = "Streams in this application"),
-        ("stream" = Option<String>, Query, required = false, description = "Streams of this name"),
-        ("published" = Option<bool>, Query, required = false, description = "Streams that somebody publishes, or that nobody does"),
+        ("vhost" = Option<String>, Query, description = "Streams on this virtual host"),
+        ("app" = Option<String>, Query, description = "Streams in this application"),
+        ("stream" = Option<String>, Query, description = "Streams of this name"),
+        ("published" = Option<bool>, Query, description = "Streams that somebody publishes, or that nobody does"),
         PageParams),
     responses((status = 200, description = "A page of streams", body = StreamPage)))]
 pub(crate) async fn list(State(api): State<Shared>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
@@ -151,15 +151,16 @@ pub(crate) async fn list(State(api): State<Shared>, RawQuery(query): RawQuery) -
     let (mut streams, mut more) = (Vec::new(), true);
     let now = Instant::now();
     while more && streams.len() < limit {
-        let (found, last, rest) = api.control.view(|view| slice(view, &filter, after.as_ref(), limit - streams.len(), now));
+        let (found, last, rest) =
+            api.control.view(|view| slice(view, &filter, after.as_ref(), limit - streams.len(), now));
         streams.extend(found);
         after = last.or(after);
         more = rest;
         tokio::task::yield_now().await;
     }
-    let cursor = after.filter(|_| more).map(|key| {
-        page::cursor(&list, format!("{}\0{}\0{}", key.vhost(), key.app(), key.stream()).as_bytes())
-    });
+    let cursor = after
+        .filter(|_| more)
+        .map(|key| page::cursor(&list, format!("{}\0{}\0{}", key.vhost(), key.app(), key.stream()).as_bytes()));
     let next = cursor.as_deref().map(|cursor| page::next_link("/v1/streams", query.as_deref(), cursor));
     Ok(json(&StreamPage { streams, cursor, next }))
 }
@@ -176,7 +177,8 @@ pub(crate) async fn one(State(api): State<Shared>, uri: Uri, RawQuery(query): Ra
     let rest = uri.path().strip_prefix("/v1/streams/").unwrap_or_default();
     let missing = || Problem::not_found("no stream has this name");
     let parts: Option<Vec<String>> = rest.split('/').map(|part| decode(part, false)).collect();
-    let parts = parts.ok_or_else(|| Problem::parameter("stream", "the path has a broken percent escape or is not UTF-8"))?;
+    let parts =
+        parts.ok_or_else(|| Problem::parameter("stream", "the path has a broken percent escape or is not UTF-8"))?;
     let (vhost, names) = parts.split_first().ok_or_else(missing)?;
     let now = Instant::now();
     // Each reading costs one look-up, and a name is too short for many.

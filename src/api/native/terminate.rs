@@ -6,12 +6,14 @@ use axum::extract::{RawPathParams, RawQuery, Request, State};
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 
 use crate::api::body::{self, Value};
 use crate::api::native::json;
-use crate::api::native::sessions::{find, path_id};
-use crate::api::query::{FILTER_FIELDS, Params};
+use crate::api::native::sessions::path_id;
+use crate::api::query::Params;
 use crate::api::{Problem, Shared};
+use crate::control::filter::FILTER_FIELDS;
 use crate::control::{Filter, Terminate};
 use crate::session::{Reason, State as Life};
 
@@ -32,7 +34,6 @@ pub struct Closed {
 
 /// Which sessions to end, and how.
 #[derive(ToSchema)]
-#[schema(additional_properties = false)]
 #[allow(dead_code)] // Read by the description only; the values are read by `body`.
 pub struct TerminateBody {
     /// Which: the fields of the list's filter. None at all means every session, and needs `confirm`.
@@ -40,8 +41,8 @@ pub struct TerminateBody {
     filter: FilterBody,
     /// How long the same peers are refused on the same streams in the same role: `"30s"`, or whole seconds. More
     /// than a year is taken for a year.
-    #[schema(required = false, nullable = false)]
-    ban_for: BanFor,
+    #[schema(required = false, schema_with = ban_for_schema)]
+    ban_for: String,
     /// Only say which.
     #[schema(required = false, default = false)]
     dry_run: bool,
@@ -51,20 +52,17 @@ pub struct TerminateBody {
 }
 
 /// A duration with its unit, or whole seconds.
-#[derive(ToSchema)]
-#[schema(example = "30s")]
-#[allow(dead_code)] // Read by the description only.
-pub enum BanFor {
-    /// With its unit.
-    #[schema(pattern = "^[1-9][0-9]{0,17}(ms|s|m|min|h|d)$")]
-    Text(String),
-    /// Whole seconds.
-    Seconds(u64),
+fn ban_for_schema() -> Schema {
+    let text = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some("^[1-9][0-9]{0,17}(ms|s|m|min|h|d)?$"))
+        .description(Some("With its unit; without one, seconds"));
+    let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).description(Some("Whole seconds"));
+    OneOfBuilder::new().item(text).item(seconds).into()
 }
 
 /// The fields of the list's filter; comma = or, several fields = and.
 #[derive(ToSchema)]
-#[schema(additional_properties = false)]
 #[allow(dead_code)] // Read by the description only.
 pub struct FilterBody {
     /// Sessions with one of these ids.
@@ -89,7 +87,10 @@ pub struct FilterBody {
     #[schema(required = false, pattern = "^[A-Za-z0-9_.@-]{1,100}$")]
     user: String,
     /// Sessions from these addresses.
-    #[schema(required = false, pattern = "^(10\\.[1-9]\\.[1-9]\\.[1-9](:19[0-9][0-9])?|10\\.0\\.0\\.0/[89]|::1|fe80::/10)$")]
+    #[schema(
+        required = false,
+        pattern = "^(10\\.[1-9]\\.[1-9]\\.[1-9](:19[0-9][0-9])?|10\\.0\\.0\\.0/[89]|::1|fe80::/10)$"
+    )]
     remote: String,
     /// Sessions in these states.
     #[schema(required = false, pattern = "^(establishing|running|stalling)(,(establishing|running|stalling)){0,2}$")]
@@ -116,7 +117,7 @@ pub struct TerminatedBody {
 /// Ends one session. To end it again is no error.
 #[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "sessions",
     params(("id" = String, Path, description = "The session's id", format = Uuid),
-        ("ban_for" = Option<String>, Query, required = false, pattern = "^[1-9][0-9]{0,17}(ms|s|m|min|h|d)?$",
+        ("ban_for" = Option<String>, Query, pattern = "^[1-9][0-9]{0,17}(ms|s|m|min|h|d)?$",
             description = "How long the same peer is refused on the same stream in the same role: a duration with \
                 its unit, or whole seconds. More than a year is taken for a year.")),
     responses((status = 200, description = "The session has ended", body = Closed)))]
@@ -130,7 +131,7 @@ pub(crate) async fn close(
     let id = path_id(&path)?;
     let state = api
         .control
-        .view(|view| find(view, id).map(|row| row.state))
+        .view(|view| view.session(id).map(|row| row.state))
         .ok_or_else(|| Problem::not_found("no session has this id").about("id"))?;
     if state == Life::Finished {
         return Ok(json(&Closed { id: id.to_string(), already_closed: true, banned: 0 }));
@@ -217,7 +218,10 @@ fn ban_text(text: &str) -> Result<Duration, Problem> {
 }
 
 fn ban_wrong() -> Problem {
-    Problem::parameter("ban_for", "write a time longer than zero with its unit, as \"30s\" or \"10m\", or whole seconds")
+    Problem::parameter(
+        "ban_for",
+        "write a time longer than zero with its unit, as \"30s\" or \"10m\", or whole seconds",
+    )
 }
 
 #[cfg(test)]

@@ -1,0 +1,200 @@
+//! What the adapters of one shard share: the sessions, the streams, the rules, and the way out to control.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::adapter::{Settings, Streams};
+use crate::admission::{Decision, Policy, Request, Ticket};
+use crate::event::{Attempt, Event};
+use crate::names::{Kind, Protocol, SessionId, ShardId, StreamKey};
+use crate::session::{CloseReason, Facts, SessionKey, Table};
+use crate::stdx::clock::WallAnchor;
+use crate::stdx::ids::SplitMix;
+use crate::stream::Subscriber;
+
+/// What adapters tell control; the shard puts it in the mail.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// Something happened.
+    Event(Event),
+    /// May this session publish its stream?
+    AskPublish {
+        /// Quoted in the answer.
+        ticket: Ticket,
+        /// Who asks.
+        facts: Arc<Facts>,
+    },
+    /// A session that asked to publish, or did, no longer does.
+    PublisherLeft {
+        /// The stream.
+        key: StreamKey,
+        /// The session.
+        session: SessionId,
+    },
+    /// Somebody here watches.
+    Subscribe(StreamKey),
+    /// Nobody here watches any more.
+    Unsubscribe(StreamKey),
+}
+
+/// See the module.
+pub struct Core {
+    /// Which shard this is.
+    pub shard: ShardId,
+    /// The rules of sessions.
+    pub settings: Settings,
+    /// The rules of RTMP.
+    pub rtmp: Arc<crate::proto::rtmp::Settings>,
+    /// Labels for instants.
+    pub wall: WallAnchor,
+    /// Who is here.
+    pub sessions: Table,
+    /// What flows.
+    pub streams: Streams,
+    /// May they.
+    pub policy: Policy,
+    /// Requests refused by a ban.
+    pub ban_hits: u64,
+    /// Frames that slow players did not get.
+    pub dropped_frames: u64,
+    /// Glitches seen.
+    pub glitches: u64,
+    /// No new sessions.
+    pub draining: bool,
+    outbox: VecDeque<Outgoing>,
+    urgent: bool,
+    owners: HashMap<SessionId, Subscriber>,
+    tickets: HashMap<Ticket, Subscriber>,
+    next_ticket: u64,
+    ids: SplitMix,
+}
+
+impl Core {
+    /// A shard with nothing on it. `seed` makes session ids; it need not be secret, only different on every shard
+    /// and start.
+    #[must_use]
+    pub fn new(
+        shard: ShardId,
+        settings: Settings,
+        rtmp: Arc<crate::proto::rtmp::Settings>,
+        streams: crate::stream::Settings,
+        policy: Policy,
+        wall: WallAnchor,
+        seed: u64,
+    ) -> Self {
+        Self {
+            shard,
+            settings,
+            rtmp,
+            wall,
+            sessions: Table::default(),
+            streams: Streams::new(streams),
+            policy,
+            ban_hits: 0,
+            dropped_frames: 0,
+            glitches: 0,
+            draining: false,
+            outbox: VecDeque::new(),
+            urgent: false,
+            owners: HashMap::new(),
+            tickets: HashMap::new(),
+            next_ticket: 0,
+            ids: SplitMix::new(seed),
+        }
+    }
+
+    /// A fresh session id.
+    pub fn new_id(&mut self, now: Instant) -> SessionId {
+        SessionId::new(self.wall.unix_ms(now), self.ids.ten_bytes())
+    }
+
+    /// What the rules of this shard say, bans first. Counts what a ban refused.
+    pub fn decide(&mut self, now: Instant, request: &Request) -> Decision {
+        if self.draining {
+            return Decision::Deny(crate::session::Reason::Drain.into());
+        }
+        let decision = self.policy.decide(now, request);
+        if decision == Decision::Deny(crate::session::Reason::Banned.into()) {
+            self.ban_hits = self.ban_hits.saturating_add(1);
+        }
+        decision
+    }
+
+    /// Opens a session for the connection `owner`.
+    pub fn open(&mut self, now: Instant, facts: Facts, owner: Subscriber) -> SessionKey {
+        self.owners.insert(facts.id, owner);
+        let key = self.sessions.open(now, facts);
+        self.collect();
+        key
+    }
+
+    /// Moves a session along its life.
+    pub fn record(&mut self, now: Instant, key: SessionKey, what: crate::session::What) {
+        self.sessions.record(now, key, what);
+        self.collect();
+    }
+
+    /// Closes a session; its events are on their way to control when this returns.
+    pub fn close(&mut self, now: Instant, key: SessionKey, reason: CloseReason) {
+        if let Some(facts) = self.sessions.facts(key) {
+            self.owners.remove(&facts.id);
+        }
+        self.sessions.close(now, key, reason);
+        self.collect();
+    }
+
+    /// The connection that a session lives on.
+    #[must_use]
+    pub fn owner(&self, id: SessionId) -> Option<Subscriber> {
+        self.owners.get(&id).copied()
+    }
+
+    /// Asks control whether a session may publish. The answer comes to `owner` under the ticket.
+    pub fn ask_publish(&mut self, facts: Arc<Facts>, owner: Subscriber) -> Ticket {
+        self.next_ticket = self.next_ticket.wrapping_add(1);
+        let ticket = Ticket(self.next_ticket);
+        self.tickets.insert(ticket, owner);
+        self.post_urgent(Outgoing::AskPublish { ticket, facts });
+        ticket
+    }
+
+    /// Who waits for an answer; forgets the question.
+    pub fn take_ticket(&mut self, ticket: Ticket) -> Option<Subscriber> {
+        self.tickets.remove(&ticket)
+    }
+
+    /// Records a connection or request that never became a session.
+    pub fn attempt(&mut self, now: Instant, kind: Option<Kind>, remote: SocketAddr, reason: CloseReason) {
+        let attempt = Attempt { protocol: Protocol::Rtmp, kind, remote, at: now, reason };
+        self.outbox.push_back(Outgoing::Event(Event::Attempt(attempt)));
+    }
+
+    /// Puts something in the mail that somebody waits for.
+    pub fn post_urgent(&mut self, out: Outgoing) {
+        self.outbox.push_back(out);
+        self.urgent = true;
+    }
+
+    /// The next thing for control.
+    pub fn poll_outgoing(&mut self) -> Option<Outgoing> {
+        self.outbox.pop_front()
+    }
+
+    /// Says that what is in the mail is waited for.
+    pub fn mark_urgent(&mut self) {
+        self.urgent = true;
+    }
+
+    /// True once when something urgent was posted since the last call.
+    pub fn take_urgent(&mut self) -> bool {
+        std::mem::take(&mut self.urgent)
+    }
+
+    fn collect(&mut self) {
+        while let Some(change) = self.sessions.poll_change() {
+            self.outbox.push_back(Outgoing::Event(Event::Session(change)));
+        }
+    }
+}

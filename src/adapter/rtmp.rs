@@ -1,0 +1,864 @@
+//! RTMP: one connection's engine, tied to its session, its stream and the rules.
+
+use std::io::IoSlice;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::adapter::{Core, Flow, Outgoing, Sent, StreamSlot, Wire};
+use crate::admission::{Decision, Request, Ticket};
+use crate::media::{Frame, Track};
+use crate::names::{ConnectionId, DEFAULT_VHOST, Kind, Name, NameError, Protocol, StreamKey};
+use crate::proto::rtmp::chunk::write_message;
+use crate::proto::rtmp::message::type_id;
+use crate::proto::rtmp::server::{ConnectInfo, PLAY_STREAM_ID, Refusal, RequestId, Server, ServerEvent};
+use crate::proto::rtmp::{ProtocolError, Settings};
+use crate::session::{CloseReason, Facts, Reason, SessionKey, State, What};
+use crate::stream::{Cursor, Due, Package, Subscriber};
+
+/// Slices of one vectored write. A block of the log is 64 KiB, so sixteen carry more than a write ever takes.
+const SLICES_MAX: usize = 16;
+/// Bytes of one write: a newcomer's whole group of pictures goes out in few calls, and no single player keeps the
+/// shard for longer than it takes to copy this much.
+const WRITE_BYTES_MAX: usize = 512 << 10;
+
+/// How players' bytes are packaged: the same for every player, so once per frame and shard.
+pub struct Packager {
+    chunk_size: usize,
+}
+
+impl Packager {
+    /// The packager for the chunk size that every player is told.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        Self { chunk_size: settings.out_chunk_size as usize }
+    }
+}
+
+impl Package for Packager {
+    fn package(&self, frame: &Frame, out: &mut Vec<u8>) {
+        let (chunk_stream, type_id) = match frame.track {
+            Track::Audio => (4, type_id::AUDIO),
+            Track::Video => (6, type_id::VIDEO),
+            Track::Data => (5, type_id::DATA_AMF0),
+        };
+        let stream_id = PLAY_STREAM_ID;
+        write_message(out, self.chunk_size, chunk_stream, type_id, stream_id, frame.timestamp_ms, &frame.payload);
+    }
+}
+
+/// One connection.
+pub struct Rtmp {
+    engine: Server,
+    connection: ConnectionId,
+    me: Subscriber,
+    remote: SocketAddr,
+    local: SocketAddr,
+    /// First contact of the next session: the accept, or the end of the previous session.
+    contact_at: Instant,
+    connect: Option<Box<Connect>>,
+    /// Bytes that came and went before there was a session to book them on.
+    unbooked: (u64, u64),
+    had_session: bool,
+    role: Role,
+}
+
+/// What `connect` said, validated.
+struct Connect {
+    vhost: Name,
+    app: Name,
+    info: ConnectInfo,
+}
+
+/// What the connection is doing.
+enum Role {
+    /// Nothing yet, or nothing any more.
+    Idle,
+    /// Control is asked whether it may publish.
+    Asking { request: RequestId, session: SessionKey, ticket: Ticket, key: StreamKey },
+    /// It publishes.
+    Publishing(Publishing),
+    /// It plays, or waits for somebody to publish.
+    Playing(Box<Playing>),
+}
+
+struct Publishing {
+    request: RequestId,
+    session: SessionKey,
+    slot: StreamSlot,
+    key: StreamKey,
+    last_frame_at: Instant,
+    updated_at: Instant,
+    /// The generation of the stream's headers that the session last reported.
+    headers: u32,
+}
+
+struct Playing {
+    request: RequestId,
+    session: SessionKey,
+    slot: StreamSlot,
+    cursor: Cursor,
+    /// Audio and video (`receiveAudio`, `receiveVideo`).
+    wants: (bool, bool),
+    /// The generation of the stream's headers that the player has, once it has any.
+    headers: Option<u32>,
+    /// When to give up waiting for a publisher; `None` once there was one.
+    wait_until: Option<Instant>,
+    last_write_at: Instant,
+    /// Since when the peer takes nothing although something is due.
+    blocked_since: Option<Instant>,
+    updated_at: Instant,
+}
+
+impl Rtmp {
+    /// A connection that was accepted at `now`.
+    #[must_use]
+    pub fn new(
+        core: &Core,
+        now: Instant,
+        connection: ConnectionId,
+        me: Subscriber,
+        remote: SocketAddr,
+        local: SocketAddr,
+    ) -> Self {
+        Self {
+            engine: Server::new(&core.rtmp, now),
+            connection,
+            me,
+            remote,
+            local,
+            contact_at: now,
+            connect: None,
+            unbooked: (0, 0),
+            had_session: false,
+            role: Role::Idle,
+        }
+    }
+
+    /// Takes bytes from the peer.
+    ///
+    /// # Errors
+    /// Why the connection is to be closed, once what is in the output has been offered to the peer.
+    pub fn handle_bytes(&mut self, now: Instant, core: &mut Core, input: &[u8]) -> Result<(), CloseReason> {
+        self.book(core, input.len() as u64, 0);
+        let result = self.engine.handle_bytes(now, input).map_err(reason_of);
+        self.handle_events(now, core);
+        result
+    }
+
+    /// Looks at the clock: the engine's deadlines, a player's wait, a session that stalls or is due to report.
+    ///
+    /// # Errors
+    /// Why the connection is to be closed.
+    pub fn handle_timeout(&mut self, now: Instant, core: &mut Core) -> Result<(), CloseReason> {
+        self.engine.handle_timeout(now).map_err(reason_of)?;
+        self.handle_events(now, core);
+        let stall_after = core.settings.stall_after;
+        let update_every = core.settings.update_every;
+        match &mut self.role {
+            Role::Idle | Role::Asking { .. } => {}
+            Role::Publishing(it) => {
+                watch(now, core, it.session, it.last_frame_at, stall_after, &mut it.updated_at, update_every);
+            }
+            Role::Playing(it) => {
+                watch(now, core, it.session, it.last_write_at, stall_after, &mut it.updated_at, update_every);
+                if it.wait_until.is_some_and(|until| until <= now) {
+                    if core.streams.get(it.slot).is_some_and(|entry| entry.live.is_published()) {
+                        it.wait_until = None;
+                    } else {
+                        self.engine.goodbye(NOT_FOUND);
+                        return Err(CloseReason::with(Reason::StreamEnded, "never_published"));
+                    }
+                }
+                if it
+                    .blocked_since
+                    .is_some_and(|since| now.saturating_duration_since(since) >= core.settings.no_progress)
+                {
+                    return Err(CloseReason::with(Reason::SlowConsumer, "no_progress"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// When the engine wants [`handle_timeout`](Self::handle_timeout).
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.engine.next_deadline()
+    }
+
+    /// True once the connection is admitted to publish or play.
+    #[must_use]
+    pub fn is_admitted(&self) -> bool {
+        matches!(self.role, Role::Publishing(_) | Role::Playing(_))
+    }
+
+    /// True while it publishes or asks to.
+    #[must_use]
+    pub fn is_publisher(&self) -> bool {
+        matches!(self.role, Role::Publishing(_) | Role::Asking { .. })
+    }
+
+    /// Whether the connection's socket should be read now: not while media waits for a verdict, and not while a
+    /// publisher's timestamps run ahead of the clock and somebody watches (it would only push its own viewers out of
+    /// the window).
+    #[must_use]
+    pub fn wants_read(&self, now: Instant, core: &Core) -> bool {
+        if !self.engine.wants_read() {
+            return false;
+        }
+        let lead_max = core.settings.publish_lead_max;
+        match &self.role {
+            Role::Publishing(it) if lead_max > Duration::ZERO => core
+                .streams
+                .get(it.slot)
+                .is_none_or(|entry| entry.live.subscribers().is_empty() || entry.live.lead(now) <= lead_max),
+            _ => true,
+        }
+    }
+
+    /// The answer to a question that was asked for this connection.
+    pub fn handle_verdict(
+        &mut self,
+        now: Instant,
+        core: &mut Core,
+        answered: Ticket,
+        verdict: Result<(), CloseReason>,
+    ) {
+        let (request, session, key) = match &self.role {
+            Role::Asking { request, session, ticket, key } if *ticket == answered => (*request, *session, key.clone()),
+            _ => return,
+        };
+        let Some(id) = core.sessions.facts(session).map(|facts| facts.id) else { return };
+        match verdict {
+            Ok(()) => {
+                core.record(now, session, What::Authorized);
+                let slot = core.streams.publish(now, &key, id);
+                self.role = Role::Publishing(Publishing {
+                    request,
+                    session,
+                    slot,
+                    key,
+                    last_frame_at: now,
+                    updated_at: now,
+                    headers: 0,
+                });
+                self.engine.accept_publish(now, request);
+                self.handle_events(now, core);
+            }
+            Err(reason) => {
+                self.engine.reject(request, refusal(reason, Kind::Publish));
+                self.role = Role::Idle;
+                core.record(now, session, What::Denied(reason));
+                self.close_session(now, core, session, reason);
+            }
+        }
+    }
+
+    /// The stream that this connection plays has ended: its resume window passed.
+    pub fn handle_stream_end(&mut self, now: Instant, core: &mut Core, ended: StreamSlot) {
+        let Role::Playing(it) = &self.role else { return };
+        if it.slot != ended {
+            return;
+        }
+        let (request, session) = (it.request, it.session);
+        self.engine.end_play(request);
+        self.leave(now, core);
+        self.close_session(now, core, session, Reason::StreamEnded.into());
+    }
+
+    /// Says goodbye before the owner closes: the peer's user reads why.
+    pub fn say_goodbye(&mut self, reason: CloseReason) {
+        let kind = match self.role {
+            Role::Publishing(_) | Role::Asking { .. } => Kind::Publish,
+            Role::Playing(_) | Role::Idle => Kind::Play,
+        };
+        self.engine.goodbye(refusal(reason, kind));
+    }
+
+    /// The connection is closed: ends its session, or records the attempt of one that never had any.
+    pub fn handle_close(&mut self, now: Instant, core: &mut Core, reason: CloseReason) {
+        match self.session() {
+            Some(session) => {
+                self.leave(now, core);
+                self.close_session(now, core, session, reason);
+            }
+            None if !self.had_session => {
+                core.attempt(now, None, self.remote, reason);
+                self.had_session = true;
+            }
+            None => {}
+        }
+    }
+
+    /// Writes what is due: the engine's own answers first, then the stream from the player's cursor on.
+    pub fn write(&mut self, now: Instant, core: &mut Core, wire: &mut dyn Wire) -> Flow {
+        match self.prepare(now, core) {
+            Due::GiveUp => return Flow::GiveUp,
+            Due::Nothing if self.engine.output().is_empty() => return Flow::Idle,
+            _ => {}
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let mut sent_from_log = 0;
+        let mut log_first = false;
+        let output = std::mem::take(self.engine.output());
+        let (offered, result) = {
+            let mut filled = 0;
+            let mut offered = 0_usize;
+            let live = match &self.role {
+                Role::Playing(it) => core.streams.get(it.slot).map(|entry| (&it.cursor, &entry.live)),
+                _ => None,
+            };
+            // An answer may not cut a chunk of the stream in two: the rest of a frame that is half out goes first.
+            if let Some((cursor, live)) = live {
+                let remainder = cursor.frame_remainder();
+                if remainder > 0 && !output.is_empty() {
+                    log_first = true;
+                    let max = remainder.min(WRITE_BYTES_MAX as u64);
+                    filled = cursor.slices(live, usize::try_from(max).unwrap_or(WRITE_BYTES_MAX), &mut slices);
+                }
+            }
+            if !log_first {
+                if !output.is_empty()
+                    && let Some(slot) = slices.first_mut()
+                {
+                    *slot = IoSlice::new(&output);
+                    filled = 1;
+                }
+                if let Some((cursor, live)) = live
+                    && let Some(rest) = slices.get_mut(filled..)
+                {
+                    filled = filled.saturating_add(cursor.slices(live, WRITE_BYTES_MAX, rest));
+                }
+            }
+            let slices = slices.get(..filled).unwrap_or_default();
+            for slice in slices {
+                offered = offered.saturating_add(slice.len());
+            }
+            if offered == 0 { (0, Sent::Bytes(0)) } else { (offered, wire.send(slices)) }
+        };
+        let sent = match result {
+            Sent::Bytes(sent) => sent,
+            Sent::Blocked => 0,
+            Sent::Gone => {
+                *self.engine.output() = output;
+                return Flow::Gone;
+            }
+        };
+        let sent_from_output = if log_first { 0 } else { sent.min(output.len()) };
+        sent_from_log = sent.saturating_sub(sent_from_output).max(sent_from_log);
+        self.restore(output, sent_from_output);
+        self.on_written(now, core, sent, sent_from_log, offered);
+        if sent < offered || result == Sent::Blocked {
+            return Flow::Blocked;
+        }
+        if log_first || offered >= WRITE_BYTES_MAX { Flow::More } else { Flow::Idle }
+    }
+
+    /// The first bytes that wait for a peer which takes none: what readiness is to be asked for with. Empty when
+    /// nothing waits.
+    pub fn with_first_waiting<R>(&mut self, core: &Core, use_it: impl FnOnce(&[u8]) -> R) -> R {
+        let mut slices = [IoSlice::new(&[]); 1];
+        if let Role::Playing(it) = &self.role
+            && let Some(entry) = core.streams.get(it.slot)
+            && (self.engine.output().is_empty() || it.cursor.frame_remainder() > 0)
+        {
+            let remainder = it.cursor.frame_remainder();
+            let max = if self.engine.output().is_empty() || remainder == 0 {
+                WRITE_BYTES_MAX
+            } else {
+                usize::try_from(remainder).unwrap_or(WRITE_BYTES_MAX)
+            };
+            it.cursor.slices(&entry.live, max, &mut slices);
+            let [first] = slices;
+            return use_it(&first);
+        }
+        use_it(self.engine.output())
+    }
+
+    /// Books `sent` bytes that went out through [`with_first_waiting`](Self::with_first_waiting).
+    pub fn handle_written(&mut self, now: Instant, core: &mut Core, sent: usize) {
+        let from_log = match &self.role {
+            Role::Playing(it) => {
+                self.engine.output().is_empty() || it.cursor.frame_remainder() > 0
+            }
+            _ => false,
+        };
+        if from_log {
+            self.on_written(now, core, sent, sent, sent);
+        } else {
+            let output = std::mem::take(self.engine.output());
+            self.restore(output, sent);
+            self.on_written(now, core, sent, 0, sent);
+        }
+    }
+
+    /// The player's cursor after the clock and the window: jumps it where it fell out, sends headers where needed.
+    fn prepare(&mut self, now: Instant, core: &mut Core) -> Due {
+        let Role::Playing(it) = &mut self.role else { return Due::Nothing };
+        let Some(entry) = core.streams.get(it.slot) else { return Due::Nothing };
+        let mut due = it.cursor.due(&entry.live, core.streams.settings(), now);
+        let mut jumped = None;
+        if let Due::Jumped { dropped_frames, headers_changed } = due {
+            jumped = Some(dropped_frames);
+            if headers_changed {
+                it.headers = None;
+            }
+            due = it.cursor.due(&entry.live, core.streams.settings(), now);
+        }
+        let mut header_bytes = 0;
+        let mut header_frames = 0;
+        if let Due::Bytes(waiting) = due {
+            it.wait_until = None;
+            // Headers go into the engine's own output, which is written before the log: only at a frame's boundary.
+            if it.headers.is_none() && it.cursor.frame_remainder() == 0 {
+                let headers = entry.live.headers();
+                it.headers = Some(headers.generation);
+                let packager = Packager::new(&core.rtmp);
+                let at = it.cursor.timestamp_ms(&entry.live);
+                for frame in headers.metadata.iter().chain(&headers.video).chain(&headers.audio) {
+                    let frame = Frame { timestamp_ms: at.unwrap_or(frame.timestamp_ms), ..frame.clone() };
+                    packager.package(&frame, self.engine.output());
+                    header_bytes += frame.payload.len() as u64;
+                    header_frames += 1;
+                }
+            }
+            if let Some(counters) = core.sessions.counters_mut(it.session) {
+                counters.queue_peak_bytes = counters.queue_peak_bytes.max(waiting);
+                counters.tx_media_bytes += header_bytes;
+                counters.tx_frames += header_frames;
+            }
+        }
+        if let Some(dropped_frames) = jumped.filter(|dropped| *dropped > 0) {
+            let session = it.session;
+            if let Some(counters) = core.sessions.counters_mut(session) {
+                counters.overflows += 1;
+                counters.dropped_frames += dropped_frames;
+            }
+            core.dropped_frames += dropped_frames;
+            if core.sessions.state(session) == Some(State::Running) {
+                core.record(now, session, What::Overflowed { dropped_frames });
+            }
+        }
+        due
+    }
+
+    fn restore(&mut self, mut output: Vec<u8>, sent: usize) {
+        // An idle connection keeps no buffer: what is sent whole is freed rather than cleared.
+        if sent < output.len() {
+            output.drain(..sent);
+            *self.engine.output() = output;
+        }
+    }
+
+    fn on_written(&mut self, now: Instant, core: &mut Core, sent: usize, from_log: usize, offered: usize) {
+        self.book(core, 0, sent as u64);
+        let Role::Playing(it) = &mut self.role else { return };
+        if sent < offered {
+            if sent > 0 || it.blocked_since.is_none() {
+                it.blocked_since = Some(now);
+            }
+        } else {
+            it.blocked_since = None;
+        }
+        if from_log == 0 {
+            return;
+        }
+        it.last_write_at = now;
+        let Some(entry) = core.streams.get(it.slot) else { return };
+        let written = it.cursor.on_written(&entry.live, from_log as u64);
+        let session = it.session;
+        let mut delivered = 0;
+        if let Some(counters) = core.sessions.counters_mut(session) {
+            counters.tx_frames += written.frames;
+            counters.tx_media_bytes += written.media_bytes;
+            delivered = counters.tx_media_bytes;
+        }
+        match core.sessions.state(session) {
+            Some(State::Establishing) if delivered >= core.settings.play_started_bytes => {
+                core.record(now, session, What::Started);
+            }
+            Some(State::Stalling) => core.record(now, session, What::Recovered),
+            _ => {}
+        }
+    }
+
+    fn book(&mut self, core: &mut Core, rx: u64, tx: u64) {
+        if let Some(counters) = self.session().and_then(|session| core.sessions.counters_mut(session)) {
+            counters.rx_bytes += rx;
+            counters.tx_bytes += tx;
+        } else {
+            self.unbooked.0 += rx;
+            self.unbooked.1 += tx;
+        }
+    }
+
+    fn session(&self) -> Option<SessionKey> {
+        match &self.role {
+            Role::Idle => None,
+            Role::Asking { session, .. } => Some(*session),
+            Role::Publishing(it) => Some(it.session),
+            Role::Playing(it) => Some(it.session),
+        }
+    }
+
+    fn handle_events(&mut self, now: Instant, core: &mut Core) {
+        while let Some(event) = self.engine.poll_event() {
+            match event {
+                ServerEvent::Frame(frame) => self.on_frame(now, core, frame),
+                ServerEvent::Connect(info) => self.on_connect(now, core, *info),
+                ServerEvent::Publish { request, stream, query } => {
+                    self.on_request(now, core, Kind::Publish, request, &stream, query.as_deref());
+                }
+                ServerEvent::Play { request, stream, query } => {
+                    self.on_request(now, core, Kind::Play, request, &stream, query.as_deref());
+                }
+                ServerEvent::Ended(request) => self.on_ended(now, core, request),
+                ServerEvent::Pause(request, paused) => {
+                    if let Role::Playing(it) = &mut self.role
+                        && it.request == request
+                    {
+                        it.cursor.pause(paused);
+                    }
+                }
+                ServerEvent::ReceiveAudio(request, wanted) => self.on_receive(request, Some(wanted), None),
+                ServerEvent::ReceiveVideo(request, wanted) => self.on_receive(request, None, Some(wanted)),
+            }
+        }
+    }
+
+    fn on_receive(&mut self, request: RequestId, audio: Option<bool>, video: Option<bool>) {
+        if let Role::Playing(it) = &mut self.role
+            && it.request == request
+        {
+            it.wants = (audio.unwrap_or(it.wants.0), video.unwrap_or(it.wants.1));
+            it.cursor.set_tracks(it.wants.0, it.wants.1);
+        }
+    }
+
+    fn on_frame(&mut self, now: Instant, core: &mut Core, frame: Frame) {
+        let Role::Publishing(it) = &mut self.role else { return };
+        it.last_frame_at = now;
+        if let Some(counters) = core.sessions.counters_mut(it.session) {
+            counters.rx_frames += 1;
+            counters.rx_media_bytes += frame.payload.len() as u64;
+        }
+        #[cfg(feature = "faults")]
+        fault(&it.key);
+        let (session, slot, known) = (it.session, it.slot, it.headers);
+        let configures = frame.flags.sequence_header || frame.flags.metadata;
+        let packager = Packager::new(&core.rtmp);
+        core.streams.push(now, slot, frame, &packager);
+        match core.sessions.state(session) {
+            Some(State::Establishing) => core.record(now, session, What::Started),
+            Some(State::Stalling) => core.record(now, session, What::Recovered),
+            _ => {}
+        }
+        if configures {
+            let generation = core.streams.get(slot).map_or(known, |entry| entry.live.headers().generation);
+            if let Role::Publishing(it) = &mut self.role {
+                it.headers = generation;
+            }
+            // The first headers are part of the start; later ones change what viewers get.
+            let counters = core.sessions.counters_mut(session).map(|counters| counters.rx_frames);
+            if generation != known
+                && counters.is_some_and(|frames| frames > FIRST_HEADERS_FRAMES)
+                && core.sessions.state(session) == Some(State::Running)
+            {
+                core.record(now, session, What::Altered);
+            }
+        }
+    }
+
+    fn on_connect(&mut self, now: Instant, core: &mut Core, info: ConnectInfo) {
+        let vhost = info.vhost.as_deref().unwrap_or(DEFAULT_VHOST);
+        match (Name::app(vhost), Name::app(&info.app)) {
+            (Ok(vhost), Ok(app)) => {
+                self.connect = Some(Box::new(Connect { vhost, app, info }));
+                self.engine.accept_connect();
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                self.refuse_attempt(now, core, None, bad_name(error));
+                self.engine.reject_connect(Refusal {
+                    code: "NetConnection.Connect.InvalidApp",
+                    description: "The application name is not allowed.",
+                });
+            }
+        }
+    }
+
+    fn on_request(
+        &mut self,
+        now: Instant,
+        core: &mut Core,
+        kind: Kind,
+        request: RequestId,
+        stream: &str,
+        query: Option<&str>,
+    ) {
+        let Some(connect) = &self.connect else { return };
+        let name = match Name::stream(stream) {
+            Ok(name) => name,
+            Err(error) => {
+                self.engine.reject(
+                    request,
+                    Refusal { description: "The stream name is not allowed.", ..refusal_bad_name(kind) },
+                );
+                return self.refuse_attempt(now, core, Some(kind), bad_name(error));
+            }
+        };
+        let query = join_queries(connect.info.query.as_deref(), query);
+        // `?vhost=` on the stream wins over the one of `connect`: it is the more particular.
+        let vhost = match query.as_deref().and_then(vhost_in) {
+            None => connect.vhost.clone(),
+            Some(text) => match Name::app(text) {
+                Ok(vhost) => vhost,
+                Err(error) => {
+                    self.engine.reject(
+                        request,
+                        Refusal { description: "The vhost is not allowed.", ..refusal_bad_name(kind) },
+                    );
+                    return self.refuse_attempt(now, core, Some(kind), bad_name(error));
+                }
+            },
+        };
+        let key = StreamKey::new(&vhost, &connect.app, &name);
+        let asked =
+            Request { kind, protocol: Protocol::Rtmp, key: key.clone(), remote: self.remote, query: query.clone() };
+        if let Decision::Deny(reason) = core.decide(now, &asked) {
+            self.engine.reject(request, refusal(reason, kind));
+            return self.refuse_attempt(now, core, Some(kind), reason);
+        }
+        let text = |from: &Option<String>| from.as_deref().map(Box::from);
+        let facts = Facts {
+            id: core.new_id(now),
+            connection: self.connection,
+            shard: core.shard,
+            kind,
+            protocol: Protocol::Rtmp,
+            key: key.clone(),
+            remote: self.remote,
+            local: self.local,
+            opened_at: self.contact_at,
+            opened_unix_ms: core.wall.unix_ms(self.contact_at),
+            query,
+            user_agent: text(&connect.info.flash_ver),
+            referrer: text(&connect.info.page_url),
+            tc_url: text(&connect.info.tc_url),
+            swf_url: text(&connect.info.swf_url),
+            user: None,
+        };
+        let session = core.open(now, facts, self.me);
+        self.had_session = true;
+        if let Some(counters) = core.sessions.counters_mut(session) {
+            (counters.rx_bytes, counters.tx_bytes) = std::mem::take(&mut self.unbooked);
+        }
+        match kind {
+            Kind::Publish | Kind::Ingest => {
+                let Some(facts) = core.sessions.facts(session).map(Arc::clone) else { return };
+                let ticket = core.ask_publish(facts, self.me);
+                self.role = Role::Asking { request, session, ticket, key };
+            }
+            Kind::Play | Kind::Push => self.start_play(now, core, request, session, &key),
+        }
+    }
+
+    fn start_play(&mut self, now: Instant, core: &mut Core, request: RequestId, session: SessionKey, key: &StreamKey) {
+        core.record(now, session, What::Authorized);
+        self.engine.accept_play(now, request);
+        let slot = core.streams.open(now, key);
+        if core.streams.subscribe(slot, self.me) {
+            core.post_urgent(Outgoing::Subscribe(key.clone()));
+        }
+        let Some(entry) = core.streams.get(slot) else { return };
+        let waits = !entry.live.is_published();
+        self.role = Role::Playing(Box::new(Playing {
+            request,
+            session,
+            slot,
+            cursor: Cursor::join(&entry.live, now),
+            wants: (true, true),
+            headers: None,
+            // Another shard may publish it, which takes a message there and back to know.
+            wait_until: waits.then(|| now + core.settings.play_wait.max(KNOWN_AFTER)),
+            last_write_at: now,
+            blocked_since: None,
+            updated_at: now,
+        }));
+    }
+
+    fn on_ended(&mut self, now: Instant, core: &mut Core, ended: RequestId) {
+        let request = match &self.role {
+            Role::Idle => return,
+            Role::Asking { request, .. } => *request,
+            Role::Publishing(it) => it.request,
+            Role::Playing(it) => it.request,
+        };
+        if request == ended
+            && let Some(session) = self.session()
+        {
+            self.leave(now, core);
+            self.close_session(now, core, session, Reason::ClientDone.into());
+        }
+    }
+
+    /// Takes the connection off its stream.
+    fn leave(&mut self, now: Instant, core: &mut Core) {
+        match std::mem::replace(&mut self.role, Role::Idle) {
+            Role::Idle => {}
+            Role::Asking { session, ticket, key, .. } => {
+                core.take_ticket(ticket);
+                post_left(core, session, key);
+                self.role = Role::Idle;
+            }
+            Role::Publishing(it) => {
+                if let Some(id) = core.sessions.facts(it.session).map(|facts| facts.id) {
+                    core.streams.unpublish(now, it.slot, id);
+                }
+                post_left(core, it.session, it.key);
+            }
+            Role::Playing(it) => core.streams.unsubscribe(now, it.slot, self.me),
+        }
+    }
+
+    fn close_session(&mut self, now: Instant, core: &mut Core, session: SessionKey, reason: CloseReason) {
+        core.close(now, session, reason);
+        self.contact_at = now;
+    }
+
+    fn refuse_attempt(&mut self, now: Instant, core: &mut Core, kind: Option<Kind>, reason: CloseReason) {
+        core.attempt(now, kind, self.remote, reason);
+        // The connection's end says nothing more than this did.
+        self.had_session = true;
+    }
+}
+
+/// A configuration that comes within the first frames is part of the start.
+const FIRST_HEADERS_FRAMES: u64 = 8;
+
+/// The least time a player waits before we say that nobody publishes.
+const KNOWN_AFTER: Duration = Duration::from_millis(500);
+
+const NOT_FOUND: Refusal =
+    Refusal { code: "NetStream.Play.StreamNotFound", description: "Nobody publishes this stream." };
+
+/// Reports a stall and the periodic update of a session.
+fn watch(
+    now: Instant,
+    core: &mut Core,
+    session: SessionKey,
+    moved_at: Instant,
+    stall_after: Duration,
+    updated_at: &mut Instant,
+    update_every: Duration,
+) {
+    if core.sessions.state(session) == Some(State::Running) && now.saturating_duration_since(moved_at) >= stall_after {
+        core.record(now, session, What::Stalled);
+    }
+    if update_every > Duration::ZERO
+        && core.sessions.state(session) == Some(State::Running)
+        && now.saturating_duration_since(*updated_at) >= update_every
+    {
+        *updated_at = now;
+        let counters = core.sessions.counters_mut(session).map(|counters| *counters);
+        if let Some(counters) = counters {
+            core.record(now, session, What::Updated(counters));
+        }
+    }
+}
+
+fn post_left(core: &mut Core, session: SessionKey, key: StreamKey) {
+    if let Some(id) = core.sessions.facts(session).map(|facts| facts.id) {
+        core.post_urgent(Outgoing::PublisherLeft { key, session: id });
+    }
+}
+
+fn reason_of(error: ProtocolError) -> CloseReason {
+    match error {
+        ProtocolError::Illegal(rule) => CloseReason::with(Reason::ProtocolError, rule),
+        ProtocolError::Limit(key) => CloseReason::with(Reason::LimitExceeded, key),
+        ProtocolError::BadMedia(rule) => CloseReason::with(Reason::BadMedia, rule),
+        ProtocolError::Deadline(stage) => match stage {
+            "handshake" => Reason::HandshakeTimeout.into(),
+            "command" => Reason::CommandTimeout.into(),
+            "first_media" => Reason::FirstMediaTimeout.into(),
+            "media" => Reason::MediaTimeout.into(),
+            other => CloseReason::with(Reason::SlowSender, other),
+        },
+    }
+}
+
+fn bad_name(error: NameError) -> CloseReason {
+    CloseReason::with(
+        Reason::ProtocolError,
+        match error {
+            NameError::Empty => "name_empty",
+            NameError::TooLong { .. } => "name_too_long",
+            NameError::BadCharacter => "name_character",
+            NameError::BadSegment => "name_segment",
+            NameError::Blank => "name_blank",
+        },
+    )
+}
+
+fn refusal_bad_name(kind: Kind) -> Refusal {
+    Refusal {
+        code: if kind == Kind::Publish { "NetStream.Publish.BadName" } else { "NetStream.Play.Failed" },
+        description: "The name is not allowed.",
+    }
+}
+
+/// What the peer's user reads for a reason.
+fn refusal(reason: CloseReason, kind: Kind) -> Refusal {
+    let publish = kind == Kind::Publish;
+    let description = match reason.reason {
+        Reason::DuplicatePublish => {
+            return Refusal {
+                code: "NetStream.Publish.BadName",
+                description: "The stream is already being published.",
+            };
+        }
+        Reason::Replaced => "Another publisher took the stream over.",
+        Reason::Banned => "You have been refused for some time.",
+        Reason::Kicked => "The session was ended by the operator.",
+        Reason::AuthDenied => "You are not allowed to do this.",
+        Reason::Drain => {
+            return Refusal {
+                code: "NetConnection.Connect.Closed",
+                description: "The server is going away; try another.",
+            };
+        }
+        Reason::SlowConsumer => "You receive too slowly for this stream.",
+        Reason::StreamEnded => "The stream has ended.",
+        Reason::Overload => "The server is overloaded; try again later.",
+        Reason::InternalError => "The server failed on this connection.",
+        _ => "The session was ended by the server.",
+    };
+    let code = match (reason.reason, publish) {
+        (Reason::Banned | Reason::AuthDenied, true) => "NetStream.Publish.Denied",
+        (_, true) => "NetStream.Publish.Failed",
+        (_, false) => "NetStream.Play.Failed",
+    };
+    Refusal { code, description }
+}
+
+/// The queries of app and stream, in that order.
+fn join_queries(app: Option<&str>, stream: Option<&str>) -> Option<Box<str>> {
+    match (app, stream) {
+        (None, None) => None,
+        (Some(one), None) | (None, Some(one)) => Some(one.into()),
+        (Some(app), Some(stream)) => Some(format!("{app}&{stream}").into()),
+    }
+}
+
+/// The last `vhost=` of a query.
+fn vhost_in(query: &str) -> Option<&str> {
+    query.split('&').filter_map(|pair| pair.strip_prefix("vhost=")).next_back().filter(|text| !text.is_empty())
+}
+
+/// The defect that the tests ask for by name.
+#[cfg(feature = "faults")]
+#[expect(clippy::panic, reason = "the panic is what the test wants to see contained")]
+fn fault(key: &StreamKey) {
+    assert!(key.stream() != "fault-panic", "asked for by its name");
+}

@@ -1,0 +1,352 @@
+//! The streams of a shard: those published here, and those that others publish and somebody here watches.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use crate::media::Frame;
+use crate::names::{SessionId, ShardId, StreamKey};
+use crate::stream::{Live, Package, RelayItem, RelayReceiver, RelaySender, Settings, StreamSample, Subscriber};
+
+/// A stream's place on this shard. Refers to nothing once the stream has left; the owner of a slot keeps the stream
+/// there by publishing or subscribing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StreamSlot(usize);
+
+/// How long a stream that nobody here watches any more keeps its relay, so that a viewer who changes channels back
+/// and forth does not make two cores talk each time.
+const UNSUBSCRIBE_AFTER: Duration = Duration::from_secs(5);
+
+/// One stream on this shard.
+pub struct Entry {
+    /// The stream.
+    pub live: Live,
+    /// Its publisher, when that is here.
+    pub publisher: Option<SessionId>,
+    /// Where frames come from when the publisher is on another shard.
+    inbound: Option<RelayReceiver>,
+    /// Shards that get a copy of each frame.
+    relays: Vec<(ShardId, RelaySender)>,
+    /// Has bytes that the pump has not handed out.
+    dirty: bool,
+    /// Control knows that somebody here watches.
+    subscribed: bool,
+    /// Since when nobody here does.
+    unwatched_since: Option<Instant>,
+}
+
+/// What a look at the clock found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Expired {
+    /// The resume window passed without a publisher: these players are to be told.
+    Ended(StreamSlot),
+    /// Nobody watches any more: control is to be told.
+    Unwatched(StreamKey),
+}
+
+/// All streams of a shard.
+pub struct Streams {
+    entries: Slab<Entry>,
+    by_key: HashMap<StreamKey, usize>,
+    settings: Settings,
+    dirty: Vec<StreamSlot>,
+    /// Shards whose relays got frames since the last look; bit per shard would do, a short list is simpler.
+    rung: Vec<ShardId>,
+    /// Bytes appended since the pump's last round, over all streams.
+    unflushed_bytes: u64,
+    /// Frames × players since the pump's last round: the writes that an unmerged pump would have made.
+    deliveries: u64,
+    relay_dropped: u64,
+}
+
+impl Streams {
+    /// A shard without streams.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            entries: Slab::new(),
+            by_key: HashMap::new(),
+            settings,
+            dirty: Vec::new(),
+            rung: Vec::new(),
+            unflushed_bytes: 0,
+            deliveries: 0,
+            relay_dropped: 0,
+        }
+    }
+
+    /// The rules.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The stream in a slot.
+    #[must_use]
+    pub fn get(&self, slot: StreamSlot) -> Option<&Entry> {
+        self.entries.get(slot.0)
+    }
+
+    /// The slot of a stream that is here.
+    #[must_use]
+    pub fn find(&self, key: &StreamKey) -> Option<StreamSlot> {
+        self.by_key.get(key).copied().map(StreamSlot)
+    }
+
+    /// The slot of a stream, made where it was not here yet.
+    pub fn open(&mut self, now: Instant, key: &StreamKey) -> StreamSlot {
+        if let Some(slot) = self.find(key) {
+            return slot;
+        }
+        let index = self.entries.insert(Entry {
+            live: Live::new(key.clone(), &self.settings, now),
+            publisher: None,
+            inbound: None,
+            relays: Vec::new(),
+            dirty: false,
+            subscribed: false,
+            unwatched_since: Some(now),
+        });
+        self.by_key.insert(key.clone(), index);
+        StreamSlot(index)
+    }
+
+    /// A publisher begins here.
+    pub fn publish(&mut self, now: Instant, key: &StreamKey, publisher: SessionId) -> StreamSlot {
+        let slot = self.open(now, key);
+        if let Some(entry) = self.entries.get_mut(slot.0) {
+            entry.publisher = Some(publisher);
+            // A relay that still delivers the previous publisher's tail must not write beside the new one.
+            entry.inbound = None;
+            entry.live.publisher_joined(now);
+            entry.relay(RelayItem::Online, &mut self.rung, &mut self.relay_dropped);
+        }
+        slot
+    }
+
+    /// The publisher of a slot leaves, if it is still `publisher`. Returns whether it was.
+    pub fn unpublish(&mut self, now: Instant, slot: StreamSlot, publisher: SessionId) -> bool {
+        let Some(entry) = self.entries.get_mut(slot.0).filter(|entry| entry.publisher == Some(publisher)) else {
+            return false;
+        };
+        entry.publisher = None;
+        entry.live.publisher_left(now);
+        entry.relay(RelayItem::Offline, &mut self.rung, &mut self.relay_dropped);
+        true
+    }
+
+    /// One frame from the publisher of a slot.
+    pub fn push(&mut self, now: Instant, slot: StreamSlot, frame: Frame, package: &dyn Package) {
+        let Some(entry) = self.entries.get_mut(slot.0) else { return };
+        let before = entry.live.log().end();
+        let frame = entry.live.push(now, frame, package);
+        self.unflushed_bytes = self.unflushed_bytes.saturating_add(entry.live.log().end().saturating_sub(before));
+        self.deliveries = self.deliveries.saturating_add(entry.live.subscribers().len() as u64);
+        if !entry.relays.is_empty() {
+            entry.relay(RelayItem::Frame(frame), &mut self.rung, &mut self.relay_dropped);
+        }
+        self.mark_dirty(slot);
+    }
+
+    /// Takes what other shards sent: every item of every inbound relay.
+    pub fn pull(&mut self, now: Instant, package: &dyn Package) {
+        let mut index = 0;
+        let mut seen = 0;
+        let total = self.entries.len();
+        while seen < total {
+            if self.entries.contains(index) {
+                seen += 1;
+                self.pull_one(now, StreamSlot(index), package);
+            }
+            index += 1;
+        }
+    }
+
+    fn pull_one(&mut self, now: Instant, slot: StreamSlot, package: &dyn Package) {
+        // The queue between shards is bounded, so this loop is.
+        while let Some(item) =
+            self.entries.get_mut(slot.0).and_then(|e| e.inbound.as_mut()).and_then(RelayReceiver::recv)
+        {
+            match item {
+                RelayItem::Frame(frame) => self.push(now, slot, frame, package),
+                RelayItem::Online => {
+                    if let Some(entry) = self.entries.get_mut(slot.0) {
+                        entry.live.publisher_joined(now);
+                    }
+                }
+                RelayItem::Offline => {
+                    if let Some(entry) = self.entries.get_mut(slot.0) {
+                        entry.live.publisher_left(now);
+                    }
+                }
+            }
+        }
+        if let Some(entry) = self.entries.get_mut(slot.0)
+            && entry.inbound.as_ref().is_some_and(RelayReceiver::is_closed)
+        {
+            entry.inbound = None;
+            if entry.publisher.is_none() && entry.live.is_published() {
+                entry.live.publisher_left(now);
+            }
+        }
+    }
+
+    /// Frames of a stream come through `queue` from now on.
+    pub fn attach(&mut self, now: Instant, key: &StreamKey, queue: RelayReceiver, package: &dyn Package) {
+        // Nobody here watches any more: dropping the queue tells the home shard.
+        let Some(slot) = self.find(key) else { return };
+        self.pull_one(now, slot, package);
+        if let Some(entry) = self.entries.get_mut(slot.0)
+            && entry.publisher.is_none()
+        {
+            entry.inbound = Some(queue);
+        }
+        self.pull_one(now, slot, package);
+    }
+
+    /// Copies frames of a stream to another shard from now on, beginning with what a newcomer needs.
+    pub fn open_relay(&mut self, key: &StreamKey, to: ShardId, mut queue: RelaySender) {
+        let Some(entry) = self.by_key.get(key).and_then(|index| self.entries.get_mut(*index)) else { return };
+        if entry.publisher.is_some() {
+            queue.send(RelayItem::Online);
+        }
+        let headers = entry.live.headers();
+        for frame in headers.metadata.iter().chain(&headers.video).chain(&headers.audio) {
+            queue.send(RelayItem::Frame(frame.clone()));
+        }
+        entry.relays.retain(|(shard, _)| *shard != to);
+        entry.relays.push((to, queue));
+        self.rung.push(to);
+    }
+
+    /// Stops copying.
+    pub fn close_relay(&mut self, key: &StreamKey, to: ShardId) {
+        if let Some(entry) = self.by_key.get(key).and_then(|index| self.entries.get_mut(*index)) {
+            entry.relays.retain(|(shard, _)| *shard != to);
+        }
+    }
+
+    /// Adds a player. True when control has to be told that somebody here watches.
+    pub fn subscribe(&mut self, slot: StreamSlot, who: Subscriber) -> bool {
+        let Some(entry) = self.entries.get_mut(slot.0) else { return false };
+        entry.live.subscribe(who);
+        entry.unwatched_since = None;
+        !std::mem::replace(&mut entry.subscribed, true)
+    }
+
+    /// Removes a player.
+    pub fn unsubscribe(&mut self, now: Instant, slot: StreamSlot, who: Subscriber) {
+        let Some(entry) = self.entries.get_mut(slot.0) else { return };
+        entry.live.unsubscribe(who);
+        if entry.live.subscribers().is_empty() {
+            entry.unwatched_since = Some(now);
+        }
+    }
+
+    /// Puts a stream on the pump's list.
+    pub fn mark_dirty(&mut self, slot: StreamSlot) {
+        if let Some(entry) = self.entries.get_mut(slot.0)
+            && !entry.dirty
+        {
+            entry.dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    /// True while the pump has work.
+    #[must_use]
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Moves the players of every dirty stream to `players` and begins a new account of bytes and deliveries.
+    pub fn take_dirty(&mut self, players: &mut Vec<Subscriber>) {
+        self.unflushed_bytes = 0;
+        for slot in self.dirty.drain(..) {
+            if let Some(entry) = self.entries.get_mut(slot.0) {
+                entry.dirty = false;
+                players.extend_from_slice(entry.live.subscribers());
+            }
+        }
+    }
+
+    /// Bytes appended since the pump last took the dirty streams.
+    #[must_use]
+    pub fn unflushed_bytes(&self) -> u64 {
+        self.unflushed_bytes
+    }
+
+    /// Frames × players since the last call.
+    pub fn take_deliveries(&mut self) -> u64 {
+        std::mem::take(&mut self.deliveries)
+    }
+
+    /// The next shard whose doorbell is to be rung because its relays got something.
+    pub fn poll_ring(&mut self) -> Option<ShardId> {
+        let shard = self.rung.pop()?;
+        self.rung.retain(|other| *other != shard);
+        Some(shard)
+    }
+
+    /// Looks at the clock: ends resume windows, lets unwatched streams go.
+    pub fn expire(&mut self, now: Instant, out: &mut Vec<Expired>) {
+        let by_key = &mut self.by_key;
+        self.entries.retain(|index, entry| {
+            if entry.live.resume_deadline().is_some_and(|deadline| deadline <= now)
+                && !entry.live.subscribers().is_empty()
+            {
+                out.push(Expired::Ended(StreamSlot(index)));
+            }
+            let unwatched =
+                entry.unwatched_since.is_some_and(|since| now.saturating_duration_since(since) >= UNSUBSCRIBE_AFTER);
+            if unwatched && entry.subscribed {
+                entry.subscribed = false;
+                if entry.publisher.is_none() {
+                    entry.inbound = None;
+                }
+                out.push(Expired::Unwatched(entry.live.key().clone()));
+            }
+            let resuming = entry.live.resume_deadline().is_some_and(|deadline| deadline > now);
+            let stays = entry.publisher.is_some() || !entry.live.subscribers().is_empty() || !unwatched || resuming;
+            if !stays {
+                by_key.remove(entry.live.key());
+            }
+            stays
+        });
+    }
+
+    /// Every stream's numbers.
+    pub fn sample(&self, now: Instant, out: &mut Vec<StreamSample>) {
+        out.extend(self.entries.iter().map(|(_, entry)| entry.live.sample(now)));
+    }
+
+    /// Packaged media held.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        self.entries.iter().map(|(_, entry)| entry.live.log().memory() as u64).sum()
+    }
+
+    /// Frames that did not fit between two shards.
+    #[must_use]
+    pub fn relay_dropped(&self) -> u64 {
+        self.relay_dropped
+    }
+}
+
+impl Entry {
+    fn relay(&mut self, item: RelayItem, rung: &mut Vec<ShardId>, dropped: &mut u64) {
+        self.relays.retain_mut(|(shard, queue)| {
+            if queue.is_closed() {
+                return false;
+            }
+            if !queue.send(item.clone()) {
+                *dropped = dropped.saturating_add(1);
+            }
+            if !rung.contains(shard) {
+                rung.push(*shard);
+            }
+            true
+        });
+    }
+}

@@ -1,0 +1,289 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::admission::Ticket;
+use crate::control::testing::{Wires, facts, id, key};
+use crate::control::{CommandError, Filter, Terminate, Terminated};
+use crate::event::{Attempt, Event, Recorded, StreamWhat};
+use crate::names::{Kind, Protocol};
+use crate::session::{Change, Counters, Facts};
+use crate::shard::mail::{Report, ShardLoad};
+
+/// Short, so that tests of silence are.
+const ORDER: Duration = Duration::from_millis(60);
+
+fn setup(shards: usize) -> Setup {
+    Setup {
+        wall: WallAnchor::now(),
+        started_at: Instant::now(),
+        shards,
+        control: Settings { order_timeout: ORDER, ..Settings::default() },
+        stream: crate::stream::Settings { resume_window: ORDER, ..crate::stream::Settings::default() },
+        duplicate_publish: DuplicatePublish::Takeover,
+    }
+}
+
+/// Runs `test` beside a control task over wires of `capacity`.
+fn beside_control<F: Future<Output = ()>>(capacity: usize, test: impl FnOnce(Handle, Wires) -> F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let (handle, control) = start(&setup(2));
+        let wires = Wires::new(2, capacity);
+        let task = tokio::task::spawn_local(control.run(wires.clone()));
+        tokio::time::timeout(Duration::from_secs(30), test(handle, wires)).await.expect("the test hangs");
+        task.abort();
+    });
+}
+
+fn session(n: u64, shard: u16, kind: Kind) -> Arc<Facts> {
+    Arc::new(facts(n, shard, kind, "live/a", "192.0.2.1:1000"))
+}
+
+fn change(facts: &Arc<Facts>, what: What) -> ToControl {
+    ToControl::Event(Event::Session(Change { facts: facts.clone(), seq: 0, at: Instant::now(), what }))
+}
+
+fn ask(facts: &Arc<Facts>) -> ToControl {
+    ToControl::AskPublish { ticket: Ticket(7), facts: facts.clone() }
+}
+
+fn all() -> Terminate {
+    Terminate { filter: Filter::default(), reason: Reason::Kicked.into(), ban_for: None, dry_run: false }
+}
+
+/// Waits until what `holds` asks of the view is so.
+async fn until(handle: &Handle, holds: impl Fn(&View) -> bool) {
+    while !handle.view(&holds) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[test]
+fn handles_may_be_held_by_what_asks_for_send() {
+    fn is_send<T: Send>(_: &T) {}
+    let (handle, _control) = start(&setup(1));
+    let mut cursor = handle.subscribe(None);
+    is_send(&handle.terminate(all()));
+    is_send(&handle.next_event(&mut cursor));
+    is_send(&handle.unban("192.0.2.1".parse().unwrap(), Kind::Play, key("live/a")));
+}
+
+#[test]
+fn a_publisher_is_admitted_and_its_stream_relayed_to_the_shard_that_asked() {
+    beside_control(100, |handle, wires| async move {
+        let publisher = session(1, 0, Kind::Publish);
+        wires.tell(1, ToControl::Subscribe(key("live/a")));
+        wires.tell(0, change(&publisher, What::Opened));
+        wires.tell(0, ask(&publisher));
+        assert!(matches!(wires.next(0).await, ToShard::PublishVerdict { ticket: Ticket(7), verdict: Ok(()) }));
+        assert!(matches!(wires.next(0).await, ToShard::RelayOpen { to: ShardId(1), .. }));
+        assert!(matches!(wires.next(1).await, ToShard::RelayAttach { .. }));
+        let published = |view: &View| view.streams.get(&key("live/a")).and_then(|row| row.publisher);
+        until(&handle, |view| published(view) == Some((id(1), ShardId(0)))).await;
+        wires.tell(1, ToControl::Unsubscribe(key("live/a")));
+        assert!(matches!(wires.next(0).await, ToShard::RelayClose { to: ShardId(1), .. }));
+    });
+}
+
+#[test]
+fn fa_09_two_shards_ask_and_the_old_one_goes_first() {
+    beside_control(100, |handle, wires| async move {
+        let mut cursor = handle.subscribe(None);
+        let (old, new) = (session(1, 0, Kind::Publish), session(2, 1, Kind::Publish));
+        wires.tell(0, ask(&old));
+        wires.tell(1, ask(&new));
+        assert!(matches!(wires.next(0).await, ToShard::PublishVerdict { verdict: Ok(()), .. }));
+        let ToShard::Close { order, sessions, reason } = wires.next(0).await else { panic!("not a close") };
+        assert_eq!((sessions, reason.reason), (vec![id(1)], Reason::Replaced));
+        assert!(wires.take(1).is_none(), "the newcomer waits");
+        wires.tell(0, ToControl::Done { order, count: 1 });
+        assert!(matches!(wires.next(1).await, ToShard::PublishVerdict { verdict: Ok(()), .. }));
+        until(&handle, |view| view.publish_replaced == 1).await;
+        for (publisher, resumed) in [(id(1), false), (id(2), true)] {
+            let (_, recorded) = handle.next_event(&mut cursor).await;
+            let Event::Stream(event) = &*recorded.event else { panic!("not of a stream") };
+            let StreamWhat::Online { publisher: who, resumed: again, .. } = event.what else { panic!("not online") };
+            assert_eq!((who, again), (publisher, resumed));
+        }
+    });
+}
+
+#[test]
+fn a_source_that_closes_while_it_asks_does_not_keep_the_stream() {
+    beside_control(100, |handle, wires| async move {
+        let mut cursor = handle.subscribe(None);
+        let publisher = session(1, 0, Kind::Publish);
+        wires.tell(0, ask(&publisher));
+        wires.tell(0, change(&publisher, What::Opened));
+        wires.tell(0, change(&publisher, What::Closed(Reason::ClientReset.into(), Counters::default())));
+        // The resume window passes without anything else happening.
+        let mut seen = Vec::new();
+        while seen.last() != Some(&StreamWhat::Offline) {
+            if let (_, Recorded { event, .. }) = handle.next_event(&mut cursor).await
+                && let Event::Stream(event) = &*event
+            {
+                seen.push(event.what);
+            }
+        }
+        let online = StreamWhat::Online { publisher: id(1), shard: ShardId(0), resumed: false };
+        assert_eq!(seen, [online, StreamWhat::Idle, StreamWhat::Offline]);
+        until(&handle, |view| view.streams.is_empty()).await;
+    });
+}
+
+#[test]
+fn ending_sessions_waits_for_the_shards() {
+    beside_control(100, |handle, wires| async move {
+        wires.tell(1, change(&session(1, 1, Kind::Play), What::Opened));
+        until(&handle, |view| view.sessions.len() == 1).await;
+        let shards = wires.clone();
+        tokio::task::spawn_local(async move {
+            for shard in [0, 1] {
+                let ToShard::Ban { order, bans } = shards.next(shard).await else { panic!("not a ban") };
+                shards.tell(shard, ToControl::Done { order, count: bans.len() });
+            }
+            let ToShard::Close { order, sessions, .. } = shards.next(1).await else { panic!("not a close") };
+            shards.tell(1, ToControl::Done { order, count: sessions.len() });
+        });
+        let outcome = handle.terminate(Terminate { ban_for: Some(ORDER), ..all() }).await;
+        assert_eq!(outcome, Ok(Terminated { ids: vec![id(1)], matched: 1, closed: 1, banned: 1 }));
+    });
+}
+
+#[test]
+fn a_shard_that_is_silent_makes_the_order_time_out() {
+    beside_control(100, |handle, wires| async move {
+        wires.tell(1, change(&session(1, 1, Kind::Play), What::Opened));
+        until(&handle, |view| view.sessions.len() == 1).await;
+        assert_eq!(handle.terminate(all()).await, Err(CommandError::Timeout));
+    });
+}
+
+#[test]
+fn a_full_queue_delays_mail_and_keeps_its_order() {
+    beside_control(1, |_handle, wires| async move {
+        for n in 1..=50 {
+            let mut facts = (*session(n, 0, Kind::Publish)).clone();
+            facts.key = key(&format!("live/{n}"));
+            wires.tell(0, ToControl::AskPublish { ticket: Ticket(n), facts: Arc::new(facts) });
+        }
+        for n in 1..=50 {
+            let ToShard::PublishVerdict { ticket, .. } = wires.next(0).await else { panic!("not a verdict") };
+            assert_eq!(ticket, Ticket(n));
+        }
+    });
+}
+
+#[test]
+fn a_flood_of_mail_leaves_room_for_other_tasks() {
+    beside_control(100, |handle, wires| async move {
+        let attempt = Attempt {
+            protocol: Protocol::Rtmp,
+            kind: None,
+            remote: "192.0.2.1:1".parse().unwrap(),
+            at: Instant::now(),
+            reason: Reason::ProtocolError.into(),
+        };
+        let total = 20 * u64::try_from(MAIL_BUDGET).unwrap();
+        for _ in 0..total {
+            wires.tell(0, ToControl::Event(Event::Attempt(attempt)));
+        }
+        let seen = |view: &View| view.collectors["rtmp"].attempts.values().sum::<u64>();
+        let mut turns = 0;
+        while handle.view(seen) < total {
+            turns += 1;
+            tokio::task::yield_now().await;
+        }
+        assert!(turns >= 20, "this task ran only {turns} times");
+    });
+}
+
+#[test]
+fn events_are_read_in_order_and_a_consumer_resumes() {
+    beside_control(100, |handle, wires| async move {
+        let mut cursor = handle.subscribe(None);
+        let player = session(1, 0, Kind::Play);
+        handle.set_ready(Instant::now());
+        handle.set_ready(Instant::now());
+        wires.tell(0, change(&player, What::Opened));
+        wires.tell(0, change(&player, What::Started));
+        let mut numbers = Vec::new();
+        for _ in 0..3 {
+            let (missed, recorded) = handle.next_event(&mut cursor).await;
+            assert_eq!(missed, 0);
+            numbers.push(recorded.number);
+        }
+        assert_eq!(numbers, [1, 2, 3]);
+        assert_eq!(handle.events_recorded(), 3);
+        let mut again = handle.subscribe(Some(2));
+        let (_, recorded) = handle.try_next_event(&mut again).unwrap();
+        assert!(matches!(&*recorded.event, Event::Session(Change { what: What::Started, .. })));
+        assert!(handle.try_next_event(&mut again).is_none());
+    });
+}
+
+#[test]
+fn a_drain_refuses_publishers_waits_for_every_shard_and_ends_control() {
+    beside_control(100, |handle, _| async move {
+        drop(handle);
+        let (handle, control) = start(&setup(2));
+        let wires = Wires::new(2, 100);
+        let task = tokio::task::spawn_local(control.run(wires.clone()));
+        handle.drain(Duration::from_secs(3_600));
+        assert!(handle.view(|view| view.draining));
+        for shard in [0, 1] {
+            assert!(matches!(wires.next(shard).await, ToShard::Drain { .. }));
+        }
+        wires.tell(0, ask(&session(1, 0, Kind::Publish)));
+        let ToShard::PublishVerdict { verdict, .. } = wires.next(0).await else { panic!("not a verdict") };
+        assert_eq!(verdict, Err(Reason::Drain.into()));
+        wires.tell(0, ToControl::Stopped);
+        wires.tell(1, ToControl::Stopped);
+        task.await.unwrap();
+        assert_eq!(handle.terminate(all()).await, Err(CommandError::Stopping));
+    });
+}
+
+#[test]
+fn a_second_signal_stops_a_drain_under_way() {
+    beside_control(100, |handle, wires| async move {
+        handle.drain(Duration::from_secs(3_600));
+        assert!(matches!(wires.next(0).await, ToShard::Drain { .. }));
+        handle.stop();
+        assert!(matches!(wires.next(0).await, ToShard::Stop));
+        assert!(matches!(wires.next(1).await, ToShard::Drain { .. }));
+        assert!(matches!(wires.next(1).await, ToShard::Stop));
+    });
+}
+
+#[test]
+fn a_shard_that_never_stops_is_told_to_and_then_left_behind() {
+    beside_control(100, |handle, _| async move {
+        drop(handle);
+        let (handle, mut control) = start(&setup(2));
+        (control.stop_after, control.leave_after) = (ORDER, ORDER);
+        let wires = Wires::new(2, 100);
+        let task = tokio::task::spawn_local(control.run(wires.clone()));
+        handle.drain(Duration::ZERO);
+        assert!(matches!(wires.next(0).await, ToShard::Drain { .. }));
+        wires.tell(0, ToControl::Stopped);
+        assert!(matches!(wires.next(1).await, ToShard::Drain { .. }));
+        assert!(matches!(wires.next(1).await, ToShard::Stop));
+        task.await.unwrap();
+        assert!(wires.take(0).is_none(), "nothing is sent to a shard that has stopped");
+    });
+}
+
+#[test]
+fn reports_reach_the_view_and_a_lifted_ban_every_shard() {
+    beside_control(100, |handle, wires| async move {
+        let load = ShardLoad { connections: 3, ..ShardLoad::default() };
+        let report = Report { shard: ShardId(1), at: Instant::now(), sessions: Vec::new(), streams: Vec::new(), load };
+        wires.tell(1, ToControl::Report(Box::new(report)));
+        until(&handle, |view| view.shards[1].load.connections == 3).await;
+        handle.unban("192.0.2.1".parse().unwrap(), Kind::Play, key("live/a")).await.unwrap();
+        for shard in [0, 1] {
+            assert!(matches!(wires.next(shard).await, ToShard::Unban { .. }));
+        }
+    });
+}

@@ -1,0 +1,83 @@
+//! The text format of Prometheus, version 0.0.4.
+
+use std::fmt::{Display, Write};
+
+/// What to send the page as.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What a family's numbers do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// Only rise. The name ends in `_total`.
+    Counter,
+    /// Rise and fall.
+    Gauge,
+}
+
+/// A page under way: families one after the other, each followed by its samples.
+#[derive(Default)]
+pub struct Page {
+    text: String,
+    name: String,
+}
+
+impl Page {
+    /// Begins a family. Its name and help are ours; a line break in the help would end the line, so it is escaped.
+    pub fn family(&mut self, name: &str, kind: Type, help: &str) {
+        debug_assert!(is_name(name), "{name} is not a metric's name");
+        debug_assert_eq!(kind == Type::Counter, name.ends_with("_total"), "{name}");
+        name.clone_into(&mut self.name);
+        let kind = match kind {
+            Type::Counter => "counter",
+            Type::Gauge => "gauge",
+        };
+        self.text.push_str("# HELP ");
+        self.text.push_str(name);
+        self.text.push(' ');
+        escape(&mut self.text, help, false);
+        // Writing to a string cannot fail.
+        let _ = write!(self.text, "\n# TYPE {name} {kind}\n");
+    }
+
+    /// Adds one sample to the family.
+    pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        self.text.push_str(&self.name);
+        let mut before = '{';
+        for (label, value) in labels {
+            debug_assert!(is_name(label) && !label.contains(':'), "{label} is not a label's name");
+            self.text.push(before);
+            self.text.push_str(label);
+            self.text.push_str("=\"");
+            escape(&mut self.text, value, true);
+            self.text.push('"');
+            before = ',';
+        }
+        if before == ',' {
+            self.text.push('}');
+        }
+        let _ = writeln!(self.text, " {value}");
+    }
+
+    /// The whole page.
+    #[must_use]
+    pub fn finish(self) -> String {
+        self.text
+    }
+}
+
+/// Backslash and line break are escaped everywhere, quotes in labels.
+fn escape(to: &mut String, text: &str, is_label: bool) {
+    for c in text.chars() {
+        match c {
+            '\\' => to.push_str("\\\\"),
+            '\n' => to.push_str("\\n"),
+            '"' if is_label => to.push_str("\\\""),
+            c => to.push(c),
+        }
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':'))
+        && name.chars().next().is_some_and(|c| !c.is_ascii_digit())
+}

@@ -1,0 +1,288 @@
+//! The clerk: reads the mail and looks at the clock.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use futures_lite::FutureExt;
+use glommio::timer::sleep;
+
+use crate::adapter::streams::Expired;
+use crate::adapter::{Outgoing, StreamSlot};
+use crate::io::doorbell::Doorbell;
+use crate::names::SessionId;
+use crate::session::{CloseReason, Reason};
+use crate::shard::accept::Listening;
+use crate::shard::connection::Connection;
+use crate::shard::mail::{OrderId, Report, ShardLoad, ToControl, ToShard};
+use crate::shard::{Phase, Shard};
+
+/// How often the clerk looks at the clock.
+const TICK: Duration = Duration::from_millis(20);
+/// How often it looks at every connection's deadline: a deadline is kept to this and no finer.
+const SWEEP: Duration = Duration::from_millis(100);
+/// Mail read before others get their turn.
+const MAIL_PER_TURN: usize = 256;
+/// Sessions closed by one order before others get their turn.
+const CLOSES_PER_TURN: usize = 256;
+
+/// Runs until control says stop and every connection is closed.
+pub async fn run(shard: Rc<Shard>, mut bell: Doorbell, listeners: Vec<Listening>) {
+    let mut clock = Clock::new(Instant::now());
+    while shard.state.get() != Phase::Stopped {
+        let until_tick = clock.next_tick.saturating_duration_since(Instant::now());
+        {
+            let mut tick = pin!(sleep(until_tick));
+            let rung = poll_fn(|cx| {
+                *shard.clerk_waker.borrow_mut() = Some(cx.waker().clone());
+                bell.poll_wait(cx, || shard.post.has_for_shard(shard.id))
+            });
+            rung.or(async { tick.as_mut().await }).await;
+        }
+        let now = Instant::now();
+        shard.core.borrow_mut().streams.pull(now, &shard.packager);
+        shard.read_mail(&listeners).await;
+        if Instant::now() >= clock.next_tick {
+            shard.tick(&mut clock);
+        }
+        shard.wake_pump();
+        shard.post_outgoing(Instant::now());
+    }
+    for listening in &listeners {
+        listening.stop(&shard);
+    }
+}
+
+/// What the clerk does when.
+struct Clock {
+    next_tick: Instant,
+    next_sweep: Instant,
+    next_report: Instant,
+    lag_max: Duration,
+    drain_began_at: Option<Instant>,
+    stop_at: Cell<Option<Instant>>,
+}
+
+impl Clock {
+    fn new(now: Instant) -> Self {
+        Self {
+            next_tick: now,
+            next_sweep: now,
+            next_report: now,
+            lag_max: Duration::ZERO,
+            drain_began_at: None,
+            stop_at: Cell::new(None),
+        }
+    }
+}
+
+impl Shard {
+    async fn read_mail(self: &Rc<Self>, listeners: &[Listening]) {
+        for _ in 0..MAIL_PER_TURN {
+            let Some(mail) = self.post.take_for_shard(self.id) else { return };
+            let now = Instant::now();
+            match mail {
+                ToShard::PublishVerdict { ticket, verdict } => {
+                    let asked = self.core.borrow_mut().take_ticket(ticket);
+                    if let Some(connection) = asked.and_then(|who| self.connection(who.0)) {
+                        let mut core = self.core.borrow_mut();
+                        connection.with_adapter(|adapter| adapter.handle_verdict(now, &mut core, ticket, verdict));
+                        connection.wake();
+                    }
+                }
+                ToShard::RelayOpen { key, to, queue } => {
+                    self.core.borrow_mut().streams.open_relay(&key, to, queue);
+                    self.post_outgoing(now);
+                }
+                ToShard::RelayClose { key, to } => self.core.borrow_mut().streams.close_relay(&key, to),
+                ToShard::RelayAttach { key, queue } => {
+                    self.core.borrow_mut().streams.attach(now, &key, queue, &self.packager);
+                }
+                ToShard::Close { order, sessions, reason } => self.close_sessions(order, &sessions, reason).await,
+                ToShard::Ban { order, bans } => {
+                    let mut core = self.core.borrow_mut();
+                    for ban in bans.iter() {
+                        core.policy.bans.insert(now, ban.clone());
+                    }
+                    drop(core);
+                    self.say(now, ToControl::Done { order, count: bans.len() });
+                }
+                ToShard::Unban { address, kind, key } => {
+                    self.core.borrow_mut().policy.bans.remove(address, kind, &key);
+                }
+                ToShard::Drain { deadline } => {
+                    for listening in listeners {
+                        listening.stop(self);
+                    }
+                    self.core.borrow_mut().draining = true;
+                    if self.state.get() == Phase::Serving {
+                        self.state.set(Phase::Draining { deadline });
+                    }
+                }
+                ToShard::Stop => {
+                    for listening in listeners {
+                        listening.stop(self);
+                    }
+                    self.core.borrow_mut().draining = true;
+                    self.state.set(Phase::Draining { deadline: now });
+                }
+            }
+        }
+        // More waits: come back after the others.
+        self.post.ring_shard(self.id);
+    }
+
+    /// Ends sessions by order. The record of each is closed and its socket shut down before this returns.
+    async fn close_sessions(&self, order: OrderId, sessions: &[SessionId], reason: CloseReason) {
+        let mut count = 0;
+        for some in sessions.chunks(CLOSES_PER_TURN) {
+            let now = Instant::now();
+            for id in some {
+                let owner = self.core.borrow().owner(*id);
+                if let Some(connection) = owner.and_then(|who| self.connection(who.0)) {
+                    self.end(&connection, now, reason, true);
+                    count += 1;
+                }
+            }
+            self.post_outgoing(now);
+            glommio::yield_if_needed().await;
+        }
+        self.say(Instant::now(), ToControl::Done { order, count });
+    }
+
+    pub(super) fn connection(&self, key: usize) -> Option<Rc<Connection>> {
+        self.connections.borrow().get(key).map(Rc::clone)
+    }
+
+    fn tick(self: &Rc<Self>, clock: &mut Clock) {
+        let now = Instant::now();
+        clock.lag_max = clock.lag_max.max(now.saturating_duration_since(clock.next_tick));
+        clock.next_tick = now + TICK;
+        // Publishers that ran ahead of the clock may be due again.
+        for key in std::mem::take(&mut *self.paused.borrow_mut()) {
+            if let Some(connection) = self.connection(key) {
+                connection.wake();
+            }
+        }
+        if now >= clock.next_sweep {
+            clock.next_sweep = now + SWEEP;
+            self.sweep(now);
+        }
+        if now >= clock.next_report {
+            clock.next_report = now + self.settings.report_every;
+            self.report(now, clock);
+        }
+        if let Phase::Draining { deadline } = self.state.get() {
+            self.drain_step(now, clock, deadline);
+        }
+    }
+
+    fn sweep(&self, now: Instant) {
+        for (_, connection) in self.connections.borrow().iter() {
+            if connection.is_due(now) {
+                connection.wake();
+            }
+        }
+        let mut expired = Vec::new();
+        {
+            let mut core = self.core.borrow_mut();
+            core.policy.bans.expire(now);
+            core.streams.expire(now, &mut expired);
+        }
+        for what in expired {
+            match what {
+                Expired::Ended(slot) => self.end_stream(now, slot),
+                Expired::Unwatched(key) => self.core.borrow_mut().post_urgent(Outgoing::Unsubscribe(key)),
+            }
+        }
+    }
+
+    fn end_stream(&self, now: Instant, slot: StreamSlot) {
+        let players = {
+            let core = self.core.borrow();
+            core.streams.get(slot).map(|entry| entry.live.subscribers().to_vec()).unwrap_or_default()
+        };
+        for player in players {
+            if let Some(connection) = self.connection(player.0) {
+                let mut core = self.core.borrow_mut();
+                connection.with_adapter(|adapter| adapter.handle_stream_end(now, &mut core, slot));
+                drop(core);
+                connection.wake();
+            }
+        }
+    }
+
+    fn report(&self, now: Instant, clock: &mut Clock) {
+        let mut sessions = Vec::new();
+        let mut streams = Vec::new();
+        let mut core = self.core.borrow_mut();
+        core.sessions.sample_changed(&mut sessions);
+        core.streams.sample(now, &mut streams);
+        let load = ShardLoad {
+            connections: self.connections.borrow().len(),
+            unauthenticated: self.unauthenticated.get(),
+            loop_lag_max: std::mem::take(&mut clock.lag_max),
+            queue_bytes: sessions.iter().map(|sample| sample.queue_bytes).sum(),
+            log_bytes: core.streams.log_bytes(),
+            dropped_frames: core.dropped_frames,
+            relay_dropped: core.streams.relay_dropped(),
+            glitches: core.glitches,
+            bans: core.policy.bans.len(),
+            ban_hits: core.ban_hits,
+            cpu: thread_cpu(),
+            mail_backlog: self.unsent.borrow().len(),
+            ..*self.totals.borrow()
+        };
+        drop(core);
+        let report = Report { shard: self.id, at: now, sessions, streams, load };
+        self.say(now, ToControl::Report(Box::new(report)));
+    }
+
+    /// Ends an even share of the sessions that are left: players first, publishers when their viewers are gone.
+    fn drain_step(&self, now: Instant, clock: &mut Clock, deadline: Instant) {
+        let began = *clock.drain_began_at.get_or_insert(now);
+        let connections: Vec<_> =
+            self.connections.borrow().iter().map(|(_, connection)| Rc::clone(connection)).collect();
+        if connections.is_empty() {
+            self.state.set(Phase::Stopped);
+            return;
+        }
+        if now >= deadline {
+            let stop_at = clock.stop_at.get().unwrap_or(now + Duration::from_secs(2));
+            clock.stop_at.set(Some(stop_at));
+            for connection in &connections {
+                self.end(connection, now, Reason::Drain.into(), true);
+            }
+            if now >= stop_at {
+                self.state.set(Phase::Stopped);
+            }
+            return;
+        }
+        // Publishers leave in the last tenth; before it, viewers leave in proportion to the time that has passed.
+        let total = deadline.saturating_duration_since(began).mul_f64(0.9);
+        let passed = now.saturating_duration_since(began);
+        let mut open: Vec<_> = connections.iter().filter(|connection| connection.is_open()).collect();
+        if passed >= total {
+            for connection in open {
+                self.end(connection, now, Reason::Drain.into(), true);
+            }
+            return;
+        }
+        open.retain(|connection| !connection.with_adapter(|adapter| adapter.is_publisher()));
+        let ticks_left = total.saturating_sub(passed).as_millis() / TICK.as_millis() + 1;
+        let share = open.len().div_ceil(usize::try_from(ticks_left).unwrap_or(usize::MAX).max(1));
+        for connection in open.into_iter().take(share) {
+            self.end(connection, now, Reason::Drain.into(), true);
+        }
+    }
+}
+
+/// CPU time of the calling thread.
+fn thread_cpu() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec for the length of the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}

@@ -1,0 +1,405 @@
+//! One connection's task: it reads, asks for readiness where the pump found the peer full, and closes.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::net::{Shutdown, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::adapter::{Flow, Rtmp, Sent, Wire};
+use crate::io::tcp;
+use crate::session::{CloseReason, Reason};
+use crate::shard::Shard;
+
+/// Reads in one turn before others get theirs.
+const READS_PER_TURN: u32 = 4;
+/// Published bytes the pump has not handed out beyond which publishers are not read: the pace of the fan-out.
+const UNFLUSHED_MAX: u64 = 1 << 20;
+/// How long a connection that we ended may take to read our last words.
+const LINGER: Duration = Duration::from_secs(1);
+/// Writes made to get the last words out.
+const LAST_WRITES: u32 = 8;
+/// How much it may still send meanwhile.
+const LINGER_BYTES: usize = 64 << 10;
+
+/// A connection as its task, the pump and the clerk share it.
+pub struct Connection {
+    /// Its place among the shard's connections.
+    pub key: usize,
+    /// The peer.
+    pub remote: SocketAddr,
+    stream: RefCell<tcp::Stream>,
+    adapter: RefCell<Rtmp>,
+    waker: RefCell<Option<Waker>>,
+    /// The peer was full at the last write: the task asks for readiness, the pump leaves it alone.
+    blocked: Cell<bool>,
+    /// When the adapter wants to look at the clock.
+    deadline: Cell<Option<Instant>>,
+    /// Why somebody wants it closed.
+    order: Cell<Option<Ended>>,
+    phase: Cell<Phase>,
+    admitted: Cell<bool>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Our last words are out; the peer gets a moment to read them, because a close with unread input would reset the
+    /// connection and destroy them.
+    Lingering {
+        until: Instant,
+        bytes: usize,
+    },
+    Closed,
+}
+
+impl Connection {
+    /// A connection that was just accepted.
+    #[must_use]
+    pub fn new(key: usize, remote: SocketAddr, stream: tcp::Stream, adapter: Rtmp) -> Self {
+        let deadline = adapter.next_deadline();
+        Self {
+            key,
+            remote,
+            stream: RefCell::new(stream),
+            adapter: RefCell::new(adapter),
+            waker: RefCell::new(None),
+            blocked: Cell::new(false),
+            deadline: Cell::new(deadline),
+            order: Cell::new(None),
+            phase: Cell::new(Phase::Open),
+            admitted: Cell::new(false),
+        }
+    }
+
+    /// Wakes its task.
+    pub fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Leaves its end to its task; the first order counts.
+    fn order(&self, ended: Ended) {
+        if self.order.get().is_none() {
+            self.order.set(Some(ended));
+        }
+        self.wake();
+    }
+
+    /// True until either side ended it.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.phase.get() == Phase::Open
+    }
+
+    /// What its adapter is, for the clerk.
+    pub fn with_adapter<R>(&self, use_it: impl FnOnce(&mut Rtmp) -> R) -> R {
+        use_it(&mut self.adapter.borrow_mut())
+    }
+
+    /// True when the clock has something for it.
+    #[must_use]
+    pub fn is_due(&self, now: Instant) -> bool {
+        match self.phase.get() {
+            Phase::Open => self.deadline.get().is_some_and(|deadline| deadline <= now),
+            Phase::Lingering { until, .. } => until <= now,
+            Phase::Closed => false,
+        }
+    }
+
+    /// True once it publishes or plays.
+    #[must_use]
+    pub fn is_admitted(&self) -> bool {
+        self.admitted.get()
+    }
+}
+
+/// The socket as adapters see it, counting for the shard.
+struct Socket<'a> {
+    stream: &'a tcp::Stream,
+    shard: &'a Shard,
+}
+
+impl Wire for Socket<'_> {
+    fn send(&mut self, slices: &[IoSlice<'_>]) -> Sent {
+        let mut totals = self.shard.totals.borrow_mut();
+        totals.writes += 1;
+        match self.stream.try_write(slices) {
+            tcp::Sent::Bytes(sent) => {
+                totals.tx_bytes += sent as u64;
+                Sent::Bytes(sent)
+            }
+            tcp::Sent::Blocked => Sent::Blocked,
+            tcp::Sent::Gone => Sent::Gone,
+        }
+    }
+}
+
+/// Serves a connection until it is closed.
+pub async fn serve(shard: Rc<Shard>, connection: Rc<Connection>) {
+    poll_fn(|cx| {
+        // A panic is a defect of ours in what this one peer sent: it costs this connection and nothing else.
+        catch_unwind(AssertUnwindSafe(|| shard.poll_connection(cx, &connection))).unwrap_or_else(|_| {
+            shard.on_panic(&connection);
+            Poll::Ready(())
+        })
+    })
+    .await;
+    shard.forget(&connection);
+}
+
+impl Shard {
+    fn poll_connection(&self, cx: &mut Context<'_>, connection: &Connection) -> Poll<()> {
+        let known = connection.waker.borrow().as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if !known {
+            *connection.waker.borrow_mut() = Some(cx.waker().clone());
+        }
+        let now = Instant::now();
+        if connection.phase.get() == Phase::Open {
+            self.poll_open(cx, connection, now);
+        }
+        let poll = match connection.phase.get() {
+            Phase::Open => Poll::Pending,
+            Phase::Lingering { until, bytes } => self.poll_lingering(cx, connection, now, until, bytes),
+            Phase::Closed => Poll::Ready(()),
+        };
+        self.wake_pump();
+        self.post_outgoing(now);
+        poll
+    }
+
+    fn poll_open(&self, cx: &mut Context<'_>, connection: &Connection, now: Instant) {
+        match self.turn(cx, connection, now) {
+            Ok(()) => self.note_progress(connection),
+            Err(Ended::Peer(reason)) => self.finish(connection, now, reason),
+            Err(Ended::Us(reason)) => self.end(connection, now, reason, false),
+            Err(Ended::Order(reason)) => self.end(connection, now, reason, true),
+        }
+    }
+
+    fn turn(&self, cx: &mut Context<'_>, connection: &Connection, now: Instant) -> Result<(), Ended> {
+        if let Some(ended) = connection.order.take() {
+            return Err(ended);
+        }
+        if connection.is_due(now) {
+            let result = connection.adapter.borrow_mut().handle_timeout(now, &mut self.core.borrow_mut());
+            result.map_err(Ended::Us)?;
+        }
+        self.read_turn(cx, connection, now)?;
+        self.write_turn(cx, connection, now)
+    }
+
+    fn read_turn(&self, cx: &mut Context<'_>, connection: &Connection, now: Instant) -> Result<(), Ended> {
+        let mut buffer = self.read_buffer.borrow_mut();
+        for turn in 0.. {
+            {
+                let core = self.core.borrow();
+                if core.streams.unflushed_bytes() > UNFLUSHED_MAX {
+                    // Woken by the pump when it has handed that out.
+                    self.paced.borrow_mut().push(connection.key);
+                    return Ok(());
+                }
+                if !connection.adapter.borrow().wants_read(now, &core) {
+                    // The clerk looks again at its next tick.
+                    self.paused.borrow_mut().push(connection.key);
+                    return Ok(());
+                }
+            }
+            if turn == READS_PER_TURN {
+                cx.waker().wake_by_ref();
+                return Ok(());
+            }
+            let read = connection.stream.borrow_mut().poll_read(cx, &mut buffer);
+            let bytes = match read {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(_)) => return Err(Ended::Peer(Reason::ClientReset.into())),
+                Poll::Ready(Ok(0)) => return Err(Ended::Peer(Reason::ClientDone.into())),
+                Poll::Ready(Ok(bytes)) => bytes,
+            };
+            {
+                let mut totals = self.totals.borrow_mut();
+                totals.reads += 1;
+                totals.rx_bytes += bytes as u64;
+            }
+            let input = buffer.get(..bytes).unwrap_or_default();
+            let result = connection.adapter.borrow_mut().handle_bytes(now, &mut self.core.borrow_mut(), input);
+            result.map_err(Ended::Us)?;
+        }
+        Ok(())
+    }
+
+    fn write_turn(&self, cx: &mut Context<'_>, connection: &Connection, now: Instant) -> Result<(), Ended> {
+        if connection.blocked.get() {
+            let mut core = self.core.borrow_mut();
+            let mut adapter = connection.adapter.borrow_mut();
+            let mut stream = connection.stream.borrow_mut();
+            // Readiness is asked for with the first bytes that wait; where there is room by now they go out.
+            let poll = adapter.with_first_waiting(&core, |bytes| {
+                if bytes.is_empty() { Poll::Ready(Ok(0)) } else { stream.poll_write(cx, bytes) }
+            });
+            match poll {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(_)) => return Err(Ended::Peer(Reason::ClientReset.into())),
+                Poll::Ready(Ok(sent)) => {
+                    {
+                        let mut totals = self.totals.borrow_mut();
+                        totals.writes += 1;
+                        totals.tx_bytes += sent as u64;
+                    }
+                    adapter.handle_written(now, &mut core, sent);
+                    connection.blocked.set(false);
+                }
+            }
+        }
+        self.write_now(connection, now)
+    }
+
+    /// Writes what is due for a connection that is not known to be full. Called by the pump and by the task.
+    pub(super) fn write_now(&self, connection: &Connection, now: Instant) -> Result<(), Ended> {
+        let stream = connection.stream.borrow();
+        let mut socket = Socket { stream: &stream, shard: self };
+        let flow = connection.adapter.borrow_mut().write(now, &mut self.core.borrow_mut(), &mut socket);
+        match flow {
+            Flow::Idle => Ok(()),
+            Flow::More => {
+                connection.wake();
+                Ok(())
+            }
+            Flow::Blocked => {
+                connection.blocked.set(true);
+                connection.wake();
+                Ok(())
+            }
+            Flow::Gone => Err(Ended::Peer(Reason::ClientReset.into())),
+            Flow::GiveUp => Err(Ended::Order(Reason::SlowConsumer.into())),
+        }
+    }
+
+    /// The pump's write: whatever ends the connection is left to its task.
+    pub(super) fn write_from_pump(&self, connection: &Connection, now: Instant) {
+        if connection.blocked.get() || connection.phase.get() != Phase::Open || connection.order.get().is_some() {
+            return;
+        }
+        match self.write_now(connection, now) {
+            Ok(()) => {}
+            Err(ended) => connection.order(ended),
+        }
+    }
+
+    fn note_progress(&self, connection: &Connection) {
+        let adapter = connection.adapter.borrow();
+        connection.deadline.set(adapter.next_deadline());
+        let admitted = adapter.is_admitted();
+        if connection.admitted.replace(admitted) != admitted {
+            self.count_admitted(connection.remote, admitted);
+        }
+    }
+
+    /// Ends a connection from our side, now: last words where they can still be read, the session's record, the end of
+    /// our half of the socket. Its task does the rest.
+    pub(super) fn end(&self, connection: &Connection, now: Instant, reason: CloseReason, goodbye: bool) {
+        if connection.phase.get() != Phase::Open {
+            return;
+        }
+        let mut full = connection.blocked.get();
+        {
+            let mut adapter = connection.adapter.borrow_mut();
+            let mut core = self.core.borrow_mut();
+            if goodbye {
+                adapter.say_goodbye(reason);
+            }
+            let stream = connection.stream.borrow();
+            let mut socket = Socket { stream: &stream, shard: self };
+            for _ in 0..LAST_WRITES {
+                if full {
+                    break;
+                }
+                match adapter.write(now, &mut core, &mut socket) {
+                    Flow::Idle => break,
+                    Flow::More => {}
+                    Flow::Blocked | Flow::Gone | Flow::GiveUp => full = true,
+                }
+            }
+            adapter.handle_close(now, &mut core, reason);
+        }
+        self.note_progress(connection);
+        let stream = connection.stream.borrow();
+        if full {
+            // A peer that does not read will not read a goodbye; what the kernel holds for it is let go.
+            stream.reset_on_close();
+            connection.phase.set(Phase::Closed);
+        } else {
+            stream.shutdown(Shutdown::Write);
+            connection.phase.set(Phase::Lingering { until: now + LINGER, bytes: 0 });
+        }
+        connection.wake();
+    }
+
+    fn poll_lingering(
+        &self,
+        cx: &mut Context<'_>,
+        connection: &Connection,
+        now: Instant,
+        until: Instant,
+        mut bytes: usize,
+    ) -> Poll<()> {
+        let mut buffer = self.read_buffer.borrow_mut();
+        while now < until && bytes < LINGER_BYTES {
+            match connection.stream.borrow_mut().poll_read(cx, &mut buffer) {
+                Poll::Pending => {
+                    connection.phase.set(Phase::Lingering { until, bytes });
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(read @ 1..)) => bytes += read,
+                Poll::Ready(_) => break,
+            }
+        }
+        connection.stream.borrow().shutdown(Shutdown::Both);
+        connection.phase.set(Phase::Closed);
+        Poll::Ready(())
+    }
+
+    /// Closes after the peer's end.
+    fn finish(&self, connection: &Connection, now: Instant, reason: CloseReason) {
+        connection.adapter.borrow_mut().handle_close(now, &mut self.core.borrow_mut(), reason);
+        self.note_progress(connection);
+        connection.stream.borrow().shutdown(Shutdown::Both);
+        connection.phase.set(Phase::Closed);
+    }
+
+    /// Closes after a defect of ours. The adapter is in an unknown state: it is asked only for its session.
+    pub(super) fn on_panic(&self, connection: &Connection) {
+        self.totals.borrow_mut().internal_errors += 1;
+        let now = Instant::now();
+        let closed = catch_unwind(AssertUnwindSafe(|| {
+            connection.adapter.borrow_mut().handle_close(
+                now,
+                &mut self.core.borrow_mut(),
+                Reason::InternalError.into(),
+            );
+        }));
+        if closed.is_err() {
+            tracing::error!(remote = %connection.remote, "a connection's session could not be closed after a defect");
+        }
+        connection.stream.borrow().shutdown(Shutdown::Both);
+        connection.phase.set(Phase::Closed);
+        connection.wake();
+        self.wake_pump();
+        self.post_outgoing(now);
+    }
+}
+
+/// Why a turn ended the connection.
+#[derive(Clone, Copy)]
+pub(super) enum Ended {
+    /// The peer closed or is gone: nothing can be said any more.
+    Peer(CloseReason),
+    /// We end it, and the engine has said why where the protocol has words for it.
+    Us(CloseReason),
+    /// We end it and say why first.
+    Order(CloseReason),
+}

@@ -1,0 +1,89 @@
+//! What a shard decides by itself.
+
+use std::time::{Duration, Instant};
+
+use sluicegate::admission::{Access, Ban, Bans, Decision, Policy, Settings};
+use sluicegate::names::Kind;
+use sluicegate::session::{CloseReason, Reason, Side};
+
+use crate::support::{address, request, stream_key};
+
+fn policy(publish: Access, play: Access) -> Policy {
+    Policy { settings: Settings { publish, play, ..Settings::default() }, bans: Bans::default() }
+}
+
+fn decide(policy: &Policy, kind: Kind, from: &str) -> Decision {
+    policy.decide(Instant::now(), &request(kind, from, "cam"))
+}
+
+fn refusal(reason: Reason, setting: &'static str) -> Decision {
+    Decision::Deny(CloseReason::with(reason, setting))
+}
+
+#[test]
+fn each_role_obeys_its_own_setting() {
+    let only_play = policy(Access::Deny, Access::Open);
+    assert_eq!(decide(&only_play, Kind::Publish, "192.0.2.1"), refusal(Reason::AuthDenied, "admission.publish"));
+    assert_eq!(decide(&only_play, Kind::Play, "192.0.2.1"), Decision::Allow);
+    let only_publish = policy(Access::Open, Access::Deny);
+    assert_eq!(decide(&only_publish, Kind::Publish, "192.0.2.1"), Decision::Allow);
+    assert_eq!(decide(&only_publish, Kind::Play, "192.0.2.1"), refusal(Reason::AuthDenied, "admission.play"));
+}
+
+#[test]
+fn without_a_word_in_the_configuration_nobody_publishes() {
+    let policy = Policy { settings: Settings::default(), bans: Bans::default() };
+    assert!(matches!(decide(&policy, Kind::Publish, "127.0.0.1"), Decision::Deny(_)));
+}
+
+#[test]
+fn loopback_is_recognised_in_every_spelling_and_nothing_else_is() {
+    let policy = policy(Access::Loopback, Access::Loopback);
+    for kind in [Kind::Publish, Kind::Play] {
+        for from in ["127.0.0.1", "127.255.255.254", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(decide(&policy, kind, from), Decision::Allow, "{from}");
+        }
+        let setting = if kind == Kind::Publish { "admission.publish" } else { "admission.play" };
+        for from in
+            ["128.0.0.1", "126.255.255.255", "0.0.0.0", "::", "::2", "::ffff:192.0.2.1", "::127.0.0.1", "fe80::1"]
+        {
+            assert_eq!(decide(&policy, kind, from), refusal(Reason::IpDenied, setting), "{from}");
+        }
+    }
+}
+
+#[test]
+fn a_ban_comes_before_the_profile_and_ends() {
+    let now = Instant::now();
+    let until = now + Duration::from_secs(10);
+    let mut policy = policy(Access::Open, Access::Open);
+    let ban = Ban { address: address("192.0.2.1"), kind: Kind::Play, key: stream_key("cam"), until };
+    policy.bans.insert(now, ban);
+    let comes = request(Kind::Play, "::ffff:192.0.2.1", "cam");
+    assert_eq!(policy.decide(now, &comes), Decision::Deny(Reason::Banned.into()));
+    assert_eq!(policy.decide(until, &comes), Decision::Allow);
+    assert_eq!(policy.decide(now, &request(Kind::Publish, "192.0.2.1", "cam")), Decision::Allow);
+
+    policy.settings.play = Access::Deny;
+    assert_eq!(policy.decide(now, &comes), Decision::Deny(Reason::Banned.into()), "the ban is what they are told");
+}
+
+#[test]
+fn what_we_fetch_and_send_ourselves_needs_no_leave() {
+    let policy = policy(Access::Deny, Access::Deny);
+    for kind in [Kind::Ingest, Kind::Push] {
+        assert_eq!(decide(&policy, kind, "192.0.2.1"), Decision::Allow, "{kind:?}");
+    }
+}
+
+#[test]
+fn every_refusal_is_of_the_policy_side() {
+    for access in [Access::Loopback, Access::Deny] {
+        for kind in [Kind::Publish, Kind::Play] {
+            let Decision::Deny(why) = decide(&policy(access, access), kind, "192.0.2.1") else {
+                panic!("{kind:?} was allowed with {access:?}");
+            };
+            assert_eq!(why.reason.side(), Side::Policy);
+        }
+    }
+}

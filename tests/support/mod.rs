@@ -1,0 +1,248 @@
+//! What tests that start the real server share: the server itself, its API, foreign programs, raw sockets.
+#![allow(dead_code, reason = "each test target uses its part")]
+
+pub mod peers;
+pub mod raw;
+
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything in these tests may take before the test fails.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running server with a configuration of its own.
+pub struct Server {
+    child: Child,
+    /// Where RTMP listens.
+    pub rtmp: SocketAddr,
+    /// Where the API listens.
+    pub api: SocketAddr,
+    dir: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts a server on free ports with `extra` configuration (TOML sections) and waits until it is ready.
+    pub fn start(extra: &str) -> Self {
+        let (rtmp, api) = (free_port(), free_port());
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = String::new();
+        let mut shard = format!("rtmp_listen = [\"{rtmp}\"]\n");
+        let mut admission = String::from("publish = \"open\"\n");
+        let mut rest = String::new();
+        // Sections that we write too are merged: a table may stand only once.
+        let mut section = String::new();
+        for line in extra.lines() {
+            if line.trim_start().starts_with('[') {
+                section = line.trim().to_owned();
+                if !matches!(section.as_str(), "[shard]" | "[admission]" | "[api]") {
+                    writeln!(rest, "{line}").unwrap();
+                }
+                continue;
+            }
+            match section.as_str() {
+                "[shard]" => writeln!(shard, "{line}").unwrap(),
+                "[admission]" if line.trim_start().starts_with("publish") => line.clone_into(&mut admission),
+                "[admission]" => writeln!(admission, "{line}").unwrap(),
+                _ => writeln!(rest, "{line}").unwrap(),
+            }
+        }
+        if !shard.contains("unauthenticated_per_ip") {
+            shard.push_str("unauthenticated_per_ip = 0\n");
+        }
+        write!(config, "[shard]\n{shard}\n[admission]\n{admission}\n[api]\nlisten = \"{api}\"\nrate = 100000\n{rest}")
+            .unwrap();
+        let path = dir.path().join("sluicegate.toml");
+        std::fs::write(&path, &config).unwrap();
+        let log = std::fs::File::create(dir.path().join("server.log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
+            .arg("run")
+            .arg("-c")
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("the server starts");
+        let mut server = Self { child, rtmp, api, dir };
+        let deadline = Instant::now() + PATIENCE;
+        while server.get("/readyz").0 != 200 {
+            if let Some(status) = server.child.try_wait().unwrap() {
+                panic!("the server ended with {status}:\n{}\nwith\n{config}", server.log());
+            }
+            assert!(Instant::now() < deadline, "the server is not ready:\n{}", server.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server
+    }
+
+    /// The address to publish to or play from.
+    pub fn url(&self, app_and_stream: &str) -> String {
+        format!("rtmp://{}/{app_and_stream}", self.rtmp)
+    }
+
+    /// What the server wrote.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default()
+    }
+
+    /// The process.
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: kill takes numbers; the process is our child and has not been waited for.
+        assert_eq!(unsafe { libc::kill(self.pid(), signal) }, 0);
+    }
+
+    /// Waits for the process to end.
+    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the server does not end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// `GET`, with the body as JSON (or null).
+    pub fn get(&self, path: &str) -> (u16, Value) {
+        self.call("GET", path, None)
+    }
+
+    /// A request with an optional JSON body.
+    pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let (status, text) = self.call_text(method, path, body);
+        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+
+    /// The same with the body as it came.
+    pub fn call_text(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, String) {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let Ok(mut socket) = TcpStream::connect(self.api) else { return (0, String::new()) };
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.api,
+            body.len()
+        );
+        if socket.write_all(request.as_bytes()).is_err() {
+            return (0, String::new());
+        }
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let Some((head, body)) = answer.split_once("\r\n\r\n") else { return (0, String::new()) };
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+        let body = if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+            dechunk(body)
+        } else {
+            body.to_owned()
+        };
+        (status, body)
+    }
+
+    /// The sessions that match a filter (`kind=play&stream=a`), oldest first.
+    pub fn sessions(&self, filter: &str) -> Vec<Value> {
+        let (status, body) = self.get(&format!("/v1/sessions?limit=1000&{filter}"));
+        assert_eq!(status, 200, "{body}");
+        body["sessions"].as_array().expect("a list of sessions").clone()
+    }
+
+    /// Waits until `count` sessions match a filter.
+    pub fn wait_for_sessions(&self, filter: &str, count: usize) -> Vec<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let sessions = self.sessions(filter);
+            if sessions.len() == count {
+                return sessions;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{} sessions instead of {count} for {filter}: {sessions:#?}\n{}",
+                sessions.len(),
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until a session is over and returns it.
+    pub fn wait_for_end(&self, id: &str) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (status, session) = self.get(&format!("/v1/sessions/{id}"));
+            assert_eq!(status, 200, "{session}");
+            if session["state"] == "finished" {
+                return session;
+            }
+            assert!(Instant::now() < deadline, "the session does not end: {session:#}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- server log ---\n{}", self.log());
+        }
+    }
+}
+
+/// An address on loopback that nobody uses. Ports are handed out from below the range of outgoing connections, so that
+/// none of those takes one in the meantime; the process id keeps parallel test processes apart.
+pub fn free_port() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 10_000 + u16::try_from(std::process::id() % 1_100).unwrap() * 20;
+    for _ in 0..2_000 {
+        let port = base.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed) % 2_000) % 22_000 + 10_000;
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(addr).is_ok() {
+            return addr;
+        }
+    }
+    panic!("no free port");
+}
+
+/// A directory for files of one test.
+pub fn scratch() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    (dir, path)
+}
+
+/// Waits until `what` holds.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn dechunk(body: &str) -> String {
+    let mut out = String::new();
+    let mut rest = body;
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
+        if size == 0 || after.len() < size {
+            break;
+        }
+        out.push_str(&after[..size]);
+        rest = after[size..].trim_start_matches("\r\n");
+    }
+    out
+}

@@ -1,0 +1,189 @@
+//! What strangers send over a socket.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use sluicegate::stdx::ids::SplitMix;
+
+use crate::support::raw::Raw;
+use crate::support::{PATIENCE, Server, eventually};
+
+/// Sends bytes and reads to the end.
+fn exchange(server: &Server, bytes: &[u8]) -> Vec<u8> {
+    let mut socket = TcpStream::connect(server.rtmp).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _ = socket.write_all(bytes);
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer);
+    answer
+}
+
+fn attempts(server: &Server, reason: &str) -> u64 {
+    let (_, metrics) = server.call_text("GET", "/metrics", None);
+    metrics
+        .lines()
+        .filter(|line| line.starts_with("sluicegate_attempts_total") && line.contains(&format!("reason=\"{reason}\"")))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum::<f64>() as u64
+}
+
+#[test]
+fn rt_01_rt_02_rt_03_wrong_protocols_are_closed_at_the_first_byte() {
+    let server = Server::start("");
+    assert!(exchange(&server, &[6]).is_empty());
+    assert!(exchange(&server, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").is_empty());
+    let answer = exchange(&server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(answer.starts_with(b"HTTP/1.1 400") && answer.len() <= 128, "{}", String::from_utf8_lossy(&answer));
+    eventually("the attempts are counted", || attempts(&server, "protocol_error") == 3);
+}
+
+#[test]
+fn rt_05_a_silent_or_slow_handshake_is_closed_by_its_deadline() {
+    let server = Server::start("[rtmp]\nhandshake_timeout = \"500ms\"");
+    assert!(exchange(&server, &[3]).is_empty());
+    let mut slow = TcpStream::connect(server.rtmp).unwrap();
+    slow.set_nodelay(true).unwrap();
+    slow.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let mut closed = false;
+    for _ in 0..500 {
+        closed = slow.write_all(&[3]).is_err() || matches!(slow.read(&mut [0; 1]), Ok(0));
+        if closed {
+            break;
+        }
+    }
+    assert!(closed, "a byte now and then kept the handshake open");
+    eventually("both are counted", || attempts(&server, "handshake_timeout") == 2);
+}
+
+#[test]
+fn rt_39_a_session_in_single_bytes_is_the_same_session() {
+    let server = Server::start("");
+    let mut publisher = Raw::publish(server.rtmp, "live", "bytes").start();
+    let mut player = Raw::play(server.rtmp, "live", "bytes").start();
+    // A picture, cut by hand into one-byte segments: header of chunk stream 6, type 0, then the body in chunks of the
+    // size that our client announced.
+    let body = [0x17, 1, 0, 0, 0, 1, 2, 3];
+    let mut bytes = vec![6, 0, 0, 40, 0, 0, body.len() as u8, 9, 1, 0, 0, 0];
+    bytes.extend_from_slice(&body);
+    for byte in bytes {
+        publisher.send_raw(&[byte]);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(
+        player.pump_until(PATIENCE, |it| it.messages.iter().any(|m| m.payload[..] == body)),
+        "{:?}",
+        player.messages
+    );
+}
+
+#[test]
+fn i1_garbage_connections_change_nothing_for_a_live_player() {
+    let server = Server::start("[shard]\ncount = 2");
+    let mut publisher = Raw::publish(server.rtmp, "live", "calm").start();
+    let mut player = Raw::play(server.rtmp, "live", "calm").start();
+    let addr = server.rtmp;
+    let garbage = std::thread::spawn(move || {
+        let seed = 0x5eed_u64;
+        let mut random = SplitMix::new(seed);
+        for number in 0..2_000_u32 {
+            let Ok(mut socket) = TcpStream::connect(addr) else { continue };
+            let mut bytes: Vec<u8> = (0..random.below(4_000)).map(|_| random.next_u64() as u8).collect();
+            // Half of them look like RTMP for a while.
+            if number % 2 == 0 {
+                bytes.insert(0, 3);
+            }
+            let _ = socket.write_all(&bytes);
+        }
+    });
+    let mut number = 0;
+    while !garbage.is_finished() || number < 100 {
+        publisher.send_picture(number);
+        number += 1;
+        player.pump_until(Duration::from_millis(5), |_| false);
+    }
+    garbage.join().unwrap();
+    let pictures =
+        |raw: &Raw| raw.messages.iter().filter(|m| m.type_id == 9 && m.payload.len() == 1_000).count() as u64;
+    assert!(player.pump_until(PATIENCE, |it| pictures(it) >= number - 1), "{} of {number}", pictures(&player));
+    let numbers: Vec<u64> = player
+        .messages
+        .iter()
+        .filter(|m| m.type_id == 9 && m.payload.len() == 1_000)
+        .map(|m| u64::from_be_bytes(m.payload[5..13].try_into().unwrap()))
+        .collect();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "pictures are missing or out of order");
+    let (_, metrics) = server.call_text("GET", "/metrics", None);
+    assert!(metrics.contains("sluicegate_internal_errors_total 0"), "{metrics}");
+    assert_eq!(server.sessions("").len(), 2);
+}
+
+#[test]
+fn fa_03_a_stalled_viewer_is_closed_and_its_neighbour_is_not_disturbed() {
+    let server = Server::start("[sessions]\nno_progress = \"1s\"\n[stream]\nqueue_bytes = \"256KiB\"");
+    let mut publisher = Raw::publish(server.rtmp, "live", "slow").start();
+    let mut healthy = Raw::play(server.rtmp, "live", "slow").start();
+    let stalled = Raw::play(server.rtmp, "live", "slow").start();
+    let port = stalled.local().port();
+    let sessions = server.wait_for_sessions("kind=play", 2);
+    let id = sessions
+        .iter()
+        .find(|it| it["remote"].as_str().unwrap().ends_with(&format!(":{port}")))
+        .and_then(|it| it["id"].as_str())
+        .unwrap()
+        .to_owned();
+    let mut number = 0;
+    let mut body = vec![0x27, 1, 0, 0, 0];
+    body.resize(50_000, 7);
+    loop {
+        publisher.send_picture(number);
+        publisher.send(9, number * 40, &body);
+        number += 1;
+        healthy.pump_until(Duration::from_millis(10), |_| false);
+        let (_, session) = server.get(&format!("/v1/sessions/{id}"));
+        if session["state"] == "finished" {
+            assert_eq!(session["reason"], "slow_consumer", "{session:#}");
+            assert!(
+                session["dropped_frames"].as_u64().unwrap() > 0 || session["detail"] == "no_progress",
+                "{session:#}"
+            );
+            break;
+        }
+        assert!(number < 5_000, "the stalled viewer stays: {session:#}");
+    }
+    let before = healthy.messages.len();
+    publisher.send_picture(number);
+    assert!(healthy.pump_until(PATIENCE, |it| it.messages.len() > before));
+}
+
+#[test]
+fn rt_36_media_before_publish_closes() {
+    let server = Server::start("");
+    let mut socket = Raw::play(server.rtmp, "live", "x").start();
+    socket.send(9, 0, &[0x17, 1, 0, 0, 0]);
+    socket.drain();
+}
+
+#[cfg(feature = "faults")]
+#[test]
+fn fa_26_a_panic_in_one_connection_closes_that_session_alone() {
+    let server = Server::start("[shard]\ncount = 1");
+    let mut publisher = Raw::publish(server.rtmp, "live", "calm").start();
+    publisher.send_picture(0);
+    let mut player = Raw::play(server.rtmp, "live", "calm").start();
+    let mut victim = Raw::play(server.rtmp, "live", "fault-panic").start();
+    let id = server.wait_for_sessions("stream=fault-panic", 1)[0]["id"].as_str().unwrap().to_owned();
+    let mut bad = Raw::publish(server.rtmp, "live", "fault-panic").start();
+    let bad_id = server.wait_for_sessions("stream=fault-panic&kind=publish", 1)[0]["id"].as_str().unwrap().to_owned();
+    bad.send_picture(0);
+    bad.drain();
+    let session = server.wait_for_end(&bad_id);
+    assert_eq!(session["reason"], "internal_error");
+    publisher.send_picture(1);
+    let before = player.messages.len();
+    assert!(player.pump_until(PATIENCE, |it| it.messages.len() > before));
+    victim.pump_until(Duration::from_millis(200), |_| false);
+    assert!(!victim.closed, "the neighbour {id} fell too");
+    let (_, metrics) = server.call_text("GET", "/metrics", None);
+    assert!(metrics.contains("sluicegate_internal_errors_total 1"), "{metrics}");
+}

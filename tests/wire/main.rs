@@ -1,0 +1,12 @@
+//! Our own clients, polite and hostile, against the real server over real sockets.
+#![allow(clippy::pedantic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod accounting;
+mod hostile;
+mod lifecycle;
+mod publishers;
+mod shards;
+mod terminate;
