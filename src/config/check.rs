@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use crate::admission::settings::Access;
 use crate::config::log::parse_level;
-use crate::config::{Config, Problem};
+use crate::config::{Config, Problem, Severity};
 
 /// How the numbers of a [`Rule`] are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +186,12 @@ pub fn check(config: &Config) -> Vec<Problem> {
     let mut problems: Vec<Problem> = RULES.iter().filter_map(|rule| rule.check(config)).collect();
     listeners(config, &mut problems);
     tokens(config, &mut problems);
+    // What the API itself refuses to serve and nothing above has said yet.
+    let is_told = problems.iter().any(|problem| problem.severity == Severity::Error && problem.key.starts_with("api."));
+    if let (false, Err(error)) = (is_told, config.api.check()) {
+        let key = if error.field.starts_with("api.tokens") { "api.tokens" } else { &error.field };
+        problems.push(Problem::error(key, error.message.clone()));
+    }
     contradictions(config, &mut problems);
     if let Err(message) = parse_level(&config.log.level) {
         problems.push(Problem::error("log.level", message));

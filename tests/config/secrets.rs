@@ -43,6 +43,13 @@ fn ap_14_short_token_is_told_by_its_number_and_length() {
 }
 
 #[test]
+fn ap_02_token_that_is_long_but_not_random_is_refused() {
+    let text = format!("[[api.tokens]]\ntoken = \"{}\"\nrole = \"read\"\n", "ab".repeat(20));
+    let refused = refusal(text);
+    assert!(refused[0].contains("error: api.tokens: ") && !refused[0].contains("abab"), "{refused:?}");
+}
+
+#[test]
 fn ap_14_value_from_the_environment_is_named_and_not_shown() {
     let refused = refusal("[shard]\nlatency_max = \"${SET}\"\n");
     assert!(refused[0].contains("`${SET}` is not a duration"), "{refused:?}");
