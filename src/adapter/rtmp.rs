@@ -60,6 +60,8 @@ pub struct Rtmp {
     /// Bytes that came and went before there was a session to book them on.
     unbooked: (u64, u64),
     had_session: bool,
+    /// Of the engine's glitches, those that the shard has counted.
+    glitches: u32,
     role: Role,
 }
 
@@ -131,6 +133,7 @@ impl Rtmp {
             connect: None,
             unbooked: (0, 0),
             had_session: false,
+            glitches: 0,
             role: Role::Idle,
         }
     }
@@ -143,6 +146,9 @@ impl Rtmp {
         self.book(core, input.len() as u64, 0);
         let result = self.engine.handle_bytes(now, input).map_err(reason_of);
         self.handle_events(now, core);
+        let glitches = self.engine.glitches();
+        core.glitches = core.glitches.wrapping_add(u64::from(glitches.wrapping_sub(self.glitches)));
+        self.glitches = glitches;
         result
     }
 
@@ -414,7 +420,7 @@ impl Rtmp {
                 it.headers = Some(headers.generation);
                 let packager = Packager::new(&core.rtmp);
                 let at = it.cursor.timestamp_ms(&entry.live);
-                for frame in headers.metadata.iter().chain(&headers.video).chain(&headers.audio) {
+                for frame in headers.iter() {
                     let frame = Frame { timestamp_ms: at.unwrap_or(frame.timestamp_ms), ..frame.clone() };
                     packager.package(&frame, self.engine.output());
                     header_bytes += frame.payload.len() as u64;
@@ -456,8 +462,8 @@ impl Rtmp {
             if sent > 0 || it.blocked_since.is_none() {
                 it.blocked_since = Some(now);
             }
-        } else {
-            it.blocked_since = None;
+        } else if it.blocked_since.take().is_some() {
+            core.sessions.set_queue(it.session, 0);
         }
         if from_log == 0 {
             return;
@@ -466,6 +472,9 @@ impl Rtmp {
         let Some(entry) = core.streams.get(it.slot) else { return };
         let written = it.cursor.on_written(&entry.live, from_log as u64);
         let session = it.session;
+        if it.blocked_since.is_some() {
+            core.sessions.set_queue(session, it.cursor.lag_bytes(&entry.live));
+        }
         let mut delivered = 0;
         if let Some(counters) = core.sessions.counters_mut(session) {
             counters.tx_frames += written.frames;

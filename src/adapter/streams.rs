@@ -211,8 +211,7 @@ impl Streams {
         if entry.publisher.is_some() {
             queue.send(RelayItem::Online);
         }
-        let headers = entry.live.headers();
-        for frame in headers.metadata.iter().chain(&headers.video).chain(&headers.audio) {
+        for frame in entry.live.headers().iter() {
             queue.send(RelayItem::Frame(frame.clone()));
         }
         entry.relays.retain(|(shard, _)| *shard != to);
@@ -293,6 +292,9 @@ impl Streams {
     pub fn expire(&mut self, now: Instant, out: &mut Vec<Expired>) {
         let by_key = &mut self.by_key;
         self.entries.retain(|index, entry| {
+            for (_, queue) in &mut entry.relays {
+                queue.flush();
+            }
             if entry.live.resume_deadline().is_some_and(|deadline| deadline <= now)
                 && !entry.live.subscribers().is_empty()
             {

@@ -224,7 +224,7 @@ impl Shard {
             connections: self.connections.borrow().len(),
             unauthenticated: self.unauthenticated.get(),
             loop_lag_max: std::mem::take(&mut clock.lag_max),
-            queue_bytes: sessions.iter().map(|sample| sample.queue_bytes).sum(),
+            queue_bytes: core.sessions.queue_bytes_total(),
             log_bytes: core.streams.log_bytes(),
             dropped_frames: core.dropped_frames,
             relay_dropped: core.streams.relay_dropped(),
