@@ -11,7 +11,7 @@ use crate::media::{Frame, Track};
 use crate::names::{ConnectionId, DEFAULT_VHOST, Kind, Name, NameError, Protocol, StreamKey};
 use crate::proto::rtmp::chunk::write_message;
 use crate::proto::rtmp::message::type_id;
-use crate::proto::rtmp::server::{ConnectInfo, PLAY_STREAM_ID, Refusal, RequestId, Server, ServerEvent};
+use crate::proto::rtmp::server::{ConnectInfo, PLAY_STREAM_ID, Refusal, RequestId, Server, ServerEvent, query_value};
 use crate::proto::rtmp::{ProtocolError, Settings};
 use crate::session::{CloseReason, Facts, Reason, SessionKey, State, What};
 use crate::stream::{Cursor, Due, Package, Subscriber};
@@ -379,9 +379,7 @@ impl Rtmp {
     /// Books `sent` bytes that went out through [`with_first_waiting`](Self::with_first_waiting).
     pub fn handle_written(&mut self, now: Instant, core: &mut Core, sent: usize) {
         let from_log = match &self.role {
-            Role::Playing(it) => {
-                self.engine.output().is_empty() || it.cursor.frame_remainder() > 0
-            }
+            Role::Playing(it) => self.engine.output().is_empty() || it.cursor.frame_remainder() > 0,
             _ => false,
         };
         if from_log {
@@ -571,7 +569,10 @@ impl Rtmp {
     }
 
     fn on_connect(&mut self, now: Instant, core: &mut Core, info: ConnectInfo) {
-        let vhost = info.vhost.as_deref().unwrap_or(DEFAULT_VHOST);
+        let named = info.query.as_deref().and_then(|query| query_value(query, "vhost"));
+        let host = info.vhost.as_deref();
+        let known = host.and_then(|host| core.settings.vhosts.iter().find(|it| it.eq_ignore_ascii_case(host)));
+        let vhost = named.or(known.map(String::as_str)).unwrap_or(DEFAULT_VHOST);
         match (Name::app(vhost), Name::app(&info.app)) {
             (Ok(vhost), Ok(app)) => {
                 self.connect = Some(Box::new(Connect { vhost, app, info }));
@@ -607,9 +608,8 @@ impl Rtmp {
                 return self.refuse_attempt(now, core, Some(kind), bad_name(error));
             }
         };
-        let query = join_queries(connect.info.query.as_deref(), query);
         // `?vhost=` on the stream wins over the one of `connect`: it is the more particular.
-        let vhost = match query.as_deref().and_then(vhost_in) {
+        let vhost = match query.and_then(|query| query_value(query, "vhost")) {
             None => connect.vhost.clone(),
             Some(text) => match Name::app(text) {
                 Ok(vhost) => vhost,
@@ -623,6 +623,7 @@ impl Rtmp {
             },
         };
         let key = StreamKey::new(&vhost, &connect.app, &name);
+        let query = join_queries(connect.info.query.as_deref(), query);
         let asked =
             Request { kind, protocol: Protocol::Rtmp, key: key.clone(), remote: self.remote, query: query.clone() };
         if let Decision::Deny(reason) = core.decide(now, &asked) {
@@ -849,11 +850,6 @@ fn join_queries(app: Option<&str>, stream: Option<&str>) -> Option<Box<str>> {
         (Some(one), None) | (None, Some(one)) => Some(one.into()),
         (Some(app), Some(stream)) => Some(format!("{app}&{stream}").into()),
     }
-}
-
-/// The last `vhost=` of a query.
-fn vhost_in(query: &str) -> Option<&str> {
-    query.split('&').filter_map(|pair| pair.strip_prefix("vhost=")).next_back().filter(|text| !text.is_empty())
 }
 
 /// The defect that the tests ask for by name.

@@ -10,6 +10,9 @@ use crate::stdx::units;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
+    /// Host names of `tcUrl` that are virtual hosts of their own. Any other host, and any address, is the `default`
+    /// one: an edge has many names and one set of streams. `?vhost=` names a virtual host in any case.
+    pub vhosts: Vec<String>,
     /// How long a player waits for a stream that nobody publishes. 0 = refused as soon as that is known.
     #[serde(with = "units::duration")]
     pub play_wait: Duration,
@@ -35,6 +38,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            vhosts: Vec::new(),
             play_wait: Duration::from_secs(20),
             play_started_bytes: 1,
             no_progress: Duration::from_secs(10),

@@ -22,7 +22,7 @@ pub const BATCH: usize = 1_000;
 /// The most ids named in an answer.
 const NAMED_MAX: usize = 1_000;
 /// The longest ban.
-const BAN_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
+const BAN_MAX: Duration = Duration::from_hours(365 * 24);
 
 /// Where an answer goes.
 pub type Reply = oneshot::Sender<Result<Terminated, CommandError>>;
@@ -118,7 +118,7 @@ impl Endings {
         for batch in bans.chunks(BATCH) {
             let batch: Arc<[Ban]> = batch.into();
             for &shard in shards {
-                let order = ids.next();
+                let order = ids.take();
                 ending.waiting.insert(order);
                 self.orders.insert(order, number);
                 out.push((shard, ToShard::Ban { order, bans: batch.clone() }));
@@ -190,7 +190,7 @@ impl Endings {
             ending.add_those_that_slipped_in(view);
             for (shard, sessions) in &ending.targets {
                 for batch in sessions.chunks(BATCH) {
-                    let order = ids.next();
+                    let order = ids.take();
                     ending.waiting.insert(order);
                     self.orders.insert(order, number);
                     let reason = ending.what.reason;

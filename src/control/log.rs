@@ -152,3 +152,125 @@ fn stream(event: &StreamEvent) {
 fn clip(text: &str) -> &str {
     text.get(..text.floor_char_boundary(TEXT_BYTES_MAX)).unwrap_or(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+    use crate::control::testing::{facts, id, key};
+    use crate::event::ServerEvent;
+    use crate::names::{Kind, Protocol, ShardId};
+    use crate::session::Reason;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Lines {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    fn written(events: &[Event]) -> Vec<serde_json::Value> {
+        let lines = Lines::default();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_max_level(tracing::Level::DEBUG)
+            .with_writer(lines.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let mut log = Log::default();
+            for event in events {
+                log.write(event);
+            }
+        });
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn every_line_about_a_session_carries_its_id_and_the_last_its_account() {
+        let mut who = facts(1, 3, Kind::Play, "live/cam", "192.0.2.1:1000");
+        who.user = Some("ann".into());
+        let who = Arc::new(who);
+        let closed = Counters { rx_bytes: 10, tx_bytes: 2_000, ..Counters::default() };
+        let reason = CloseReason::with(Reason::LimitExceeded, "api.page");
+        let all = [
+            What::Opened,
+            What::Authorized,
+            What::Started,
+            What::Updated(Counters::default()),
+            What::Altered,
+            What::Overflowed { dropped_frames: 3 },
+            What::Stalled,
+            What::Recovered,
+            What::Denied(reason),
+            What::Closed(reason, closed),
+        ];
+        let at = who.opened_at + Duration::from_millis(1_500);
+        let events = all.map(|what| Event::Session(Change { facts: who.clone(), seq: 0, at, what }));
+        let lines = written(&events);
+        assert_eq!(lines.len(), events.len());
+        for line in &lines {
+            assert_eq!(line["sid"], id(1).to_string(), "{line}");
+            assert_eq!((&line["role"], &line["proto"], &line["worker"]), (&"play".into(), &"rtmp".into(), &3.into()));
+            assert_eq!((&line["app"], &line["stream"], &line["user"]), (&"live".into(), &"cam".into(), &"ann".into()));
+        }
+        let last = lines.last().unwrap();
+        assert_eq!((&last["message"], &last["level"]), (&"session_closed".into(), &"INFO".into()));
+        assert_eq!((&last["reason"], &last["detail"]), (&"limit_exceeded".into(), &"api.page".into()));
+        assert_eq!(
+            (&last["bytes_in"], &last["bytes_out"], &last["dur_ms"]),
+            (&10.into(), &2_000.into(), &1_500.into())
+        );
+        assert_eq!(last["peer"], "192.0.2.1:1000");
+        assert_eq!(lines[3]["level"], "DEBUG");
+    }
+
+    #[test]
+    fn a_flood_of_attempts_is_summarised() {
+        let start = Instant::now();
+        let attempt = |at_ms| {
+            Event::Attempt(Attempt {
+                protocol: Protocol::Rtmp,
+                kind: None,
+                remote: "192.0.2.1:1".parse().unwrap(),
+                at: start + Duration::from_millis(at_ms),
+                reason: Reason::HandshakeTimeout.into(),
+            })
+        };
+        let events: Vec<_> = (0..500).map(attempt).chain([attempt(1_000)]).collect();
+        let lines = written(&events);
+        assert_eq!(lines.len(), 12, "ten, the summary, and the first of the next second");
+        assert_eq!((&lines[10]["message"], &lines[10]["withheld"]), (&"attempts_summarised".into(), &490.into()));
+        assert_eq!(lines[11]["reason"], "handshake_timeout");
+    }
+
+    #[test]
+    fn long_names_are_cut_between_characters() {
+        let name = "\u{e9}".repeat(250);
+        let at = Instant::now();
+        let what = StreamWhat::Online { publisher: id(1), shard: ShardId(0), resumed: false };
+        let stream = Event::Stream(StreamEvent { key: key(&format!("live/{name}")), at, what });
+        let lines = written(&[stream, Event::Server(ServerEvent { at, what: ServerWhat::Ready })]);
+        assert_eq!(lines[0]["stream"].as_str().unwrap().len(), 256);
+        assert_eq!(lines[1]["message"], "server_ready");
+    }
+}

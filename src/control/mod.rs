@@ -64,12 +64,15 @@ enum Ending {
 }
 
 enum Command {
-    Terminate { what: Terminate, reply: endings::Reply },
+    Terminate { what: Box<Terminate>, reply: endings::Reply },
     Unban { address: IpAddr, kind: Kind, key: StreamKey, reply: oneshot::Sender<()> },
 }
 
 /// Commands that may wait for the control task. It takes all that wait at each turn.
 const COMMANDS_MAX: usize = 64;
+
+/// The longest drain.
+const DRAIN_MAX: Duration = Duration::from_hours(24);
 
 /// Ending sessions.
 #[derive(Clone, Debug)]
@@ -109,7 +112,7 @@ pub enum CommandError {
 }
 
 impl Handle {
-    /// Reads the model. Keep `read` short: control does nothing else meanwhile.
+    /// Reads the model. Keep `read` short: control does nothing else meanwhile. It must not use a handle itself.
     pub fn view<R>(&self, read: impl FnOnce(&View) -> R) -> R {
         read(&self.shared.view())
     }
@@ -121,7 +124,10 @@ impl Handle {
     /// do answer have carried them out.
     pub async fn terminate(&self, what: Terminate) -> Result<Terminated, CommandError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Terminate { what, reply }).await.map_err(|_| CommandError::Stopping)?;
+        self.commands
+            .send(Command::Terminate { what: Box::new(what), reply })
+            .await
+            .map_err(|_| CommandError::Stopping)?;
         answer.await.unwrap_or(Err(CommandError::Stopping))
     }
 
@@ -136,13 +142,13 @@ impl Handle {
         answer.await.map_err(|_| CommandError::Stopping)
     }
 
-    /// Begins a drain: no new sessions, goodbyes spread until `over` has passed, then exit.
+    /// Begins a drain: no new sessions, goodbyes spread until `over` (a day at most) has passed, then exit.
     pub fn drain(&self, over: Duration) {
         self.shared.view().draining = true;
         self.shared.ending.send_if_modified(|ending| {
             let first = *ending == Ending::No;
             if first {
-                *ending = Ending::Drain { over };
+                *ending = Ending::Drain { over: over.min(DRAIN_MAX) };
             }
             first
         });

@@ -11,7 +11,7 @@ use crate::control::Settings;
 use crate::control::rates::{INTERVAL_MAX, Meters};
 use crate::control::view::{Collector, HistoryKey, Rates, SessionRow, StreamRow, Totals, View};
 use crate::event::{Attempt, StreamEvent, StreamWhat};
-use crate::names::{Kind, ShardId, StreamKey};
+use crate::names::{ShardId, StreamKey};
 use crate::session::{Change, CloseReason, Counters, SessionSample, State, What};
 use crate::shard::mail::Report;
 use crate::stream::StreamSample;
@@ -348,12 +348,6 @@ fn unseen(key: &StreamKey) -> StreamRow {
         discontinuities: 0,
     };
     StreamRow { sample, publisher: None, online_at: None, players: std::collections::BTreeMap::new() }
-}
-
-/// Which kinds receive media from us.
-#[must_use]
-pub fn is_viewer(kind: Kind) -> bool {
-    kind == Kind::Play
 }
 
 #[cfg(test)]

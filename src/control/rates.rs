@@ -125,7 +125,7 @@ const SWEEP_EVERY_MS: u64 = 500;
 /// The meters of all running sessions.
 pub struct Meters {
     origin: Instant,
-    meters: HashMap<SessionId, Meter>,
+    running: HashMap<SessionId, Meter>,
     /// Sessions whose rates are not zero, each once, by when to look at them again. That is always the same time
     /// after now, so the queue is in order by itself.
     queue: VecDeque<(u64, SessionId)>,
@@ -135,13 +135,13 @@ impl Meters {
     /// No meters; times are counted from `origin`.
     #[must_use]
     pub fn new(origin: Instant) -> Self {
-        Self { origin, meters: HashMap::new(), queue: VecDeque::new() }
+        Self { origin, running: HashMap::new(), queue: VecDeque::new() }
     }
 
     /// Notes that `rx_bytes` and `tx_bytes` passed between two instants, and returns the rates at the later.
     pub fn record(&mut self, id: SessionId, from: Instant, to: Instant, rx_bytes: u64, tx_bytes: u64) -> Rates {
         let (from_ms, to_ms) = (self.ms(from), self.ms(to));
-        let meter = self.meters.entry(id).or_insert_with(|| Meter::new(from_ms.min(to_ms)));
+        let meter = self.running.entry(id).or_insert_with(|| Meter::new(from_ms.min(to_ms)));
         meter.advance(to_ms);
         // A report that comes late, after the sweep has moved the meter on, is put where the meter stands.
         let to_ms = meter.at_ms;
@@ -157,7 +157,7 @@ impl Meters {
 
     /// Forgets a session.
     pub fn remove(&mut self, id: SessionId) {
-        self.meters.remove(&id);
+        self.running.remove(&id);
     }
 
     /// Lets the rates of silent sessions fall: at most `budget` of those that are due. Returns true when more
@@ -170,7 +170,7 @@ impl Meters {
                 return false;
             }
             self.queue.pop_front();
-            let Some(meter) = self.meters.get_mut(&id) else { continue };
+            let Some(meter) = self.running.get_mut(&id) else { continue };
             if now_ms.saturating_sub(meter.at_ms) >= SWEEP_EVERY_MS {
                 meter.advance(now_ms);
                 let rates = meter.rates();
@@ -196,6 +196,9 @@ pub(super) const INTERVAL_MAX: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
+    // Zero is exact: nothing was ever added.
+    #![allow(clippy::float_cmp)]
+
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -271,7 +274,7 @@ mod tests {
             sum += step * 1_001 + 7;
             last = at;
         }
-        let meter = &meters.meters[&id(1)];
+        let meter = &meters.running[&id(1)];
         let in_ten: u64 = meter.ten.buckets.iter().map(|bucket| u64::from(bucket[0])).sum();
         let in_thirty: u64 = meter.thirty.buckets.iter().map(|bucket| u64::from(bucket[0])).sum();
         assert_eq!((in_ten, in_thirty), (sum, sum));

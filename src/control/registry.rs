@@ -67,8 +67,8 @@ pub enum Action {
 pub struct OrderIds(u64);
 
 impl OrderIds {
-    /// The next.
-    pub fn next(&mut self) -> OrderId {
+    /// Takes the next.
+    pub fn take(&mut self) -> OrderId {
         self.0 += 1;
         OrderId(self.0)
     }
@@ -182,7 +182,7 @@ impl Registry {
                 self.actions.push_back(Action::Verdict { to: shard, ticket, verdict: Ok(()) });
             }
             Some(holder) if may_take_over(policy, &holder.facts, &newcomer.facts) => {
-                let order = orders.next();
+                let order = orders.take();
                 self.orders.insert(order, key.clone());
                 self.actions.push_back(Action::Close { to: holder.shard, order, session: holder.facts.id });
                 let deadline = now + self.order_timeout;

@@ -1,5 +1,6 @@
 //! The control task: takes the shards' mail, has the parts decide, carries out what they say.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, watch};
@@ -15,7 +16,7 @@ use crate::names::ShardId;
 use crate::session::{Reason, What};
 use crate::shard::mail::{ToControl, ToShard};
 use crate::stdx::clock::WallAnchor;
-use crate::stream::relay;
+use crate::stream::{Settings as StreamSettings, relay};
 
 /// What control is started with.
 #[derive(Clone, Debug)]
@@ -29,17 +30,17 @@ pub struct Setup {
     /// The room's own settings.
     pub control: Settings,
     /// For relays, and for how long a stream outlives its publisher.
-    pub stream: crate::stream::Settings,
+    pub stream: StreamSettings,
     /// What a second publisher of a busy stream meets.
     pub duplicate_publish: DuplicatePublish,
 }
 
 /// The task behind the handles; [`run`](Self::run) it on control's runtime.
 pub struct Control {
-    shared: std::sync::Arc<Shared>,
+    shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
     ending: watch::Receiver<Ending>,
-    stream: crate::stream::Settings,
+    stream: StreamSettings,
     registry: Registry,
     endings: Endings,
     orders: OrderIds,
@@ -83,9 +84,9 @@ pub fn start(setup: &Setup) -> (Handle, Control) {
     let (commands_in, commands) = mpsc::channel(COMMANDS_MAX);
     let (ending_in, ending) = watch::channel(Ending::No);
     let settings = &setup.control;
-    let shared = std::sync::Arc::new(Shared {
-        view: std::sync::Mutex::new(View::new(setup.wall, setup.started_at, setup.shards)),
-        bus: std::sync::Mutex::new(Bus::new(settings.events_kept)),
+    let shared = Arc::new(Shared {
+        view: Mutex::new(View::new(setup.wall, setup.started_at, setup.shards)),
+        bus: Mutex::new(Bus::new(settings.events_kept)),
         recorded: Notify::new(),
         ending: ending_in,
     });
@@ -231,7 +232,7 @@ impl Control {
             Command::Terminate { what, reply } => {
                 let shards: Vec<_> = outbox.running().collect();
                 let view = self.shared.view();
-                self.endings.begin(now, &view, &shards, what, reply, &mut self.orders, &mut self.out);
+                self.endings.begin(now, &view, &shards, *what, reply, &mut self.orders, &mut self.out);
             }
             Command::Unban { address, kind, key, reply } => {
                 for shard in outbox.running() {

@@ -156,6 +156,7 @@ impl View {
 
     /// Running sessions that meet `filter`, oldest first. The cost is that of one pass over the sessions, or
     /// over the filter's ids where it has some.
+    #[must_use]
     pub fn select<'a>(&'a self, filter: &'a Filter) -> Box<dyn Iterator<Item = &'a SessionRow> + 'a> {
         self.select_after(filter, None)
     }

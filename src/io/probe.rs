@@ -139,6 +139,19 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// Which cores those are; empty when the kernel does not say.
+#[must_use]
+pub fn allowed_cores() -> Vec<usize> {
+    // SAFETY: an all-zero set is an empty one.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to one `cpu_set_t` of the size given, which the call fills.
+    if unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) } != 0 {
+        return Vec::new();
+    }
+    // SAFETY: every index is below the size of the set, and `set` is initialised.
+    (0..libc::CPU_SETSIZE as usize).filter(|core| unsafe { libc::CPU_ISSET(*core, &set) }).collect()
+}
+
 /// The longest queue of pending connections that the kernel keeps, whatever is asked for.
 #[must_use]
 pub fn somaxconn() -> Option<u32> {

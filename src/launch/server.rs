@@ -1,13 +1,25 @@
 //! The server itself: shards, control and API, wired together.
 
 use std::fmt;
+use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use socket2::Socket;
 use tokio::sync::{oneshot, watch};
 
 use crate::config::Config;
-use crate::launch::Exit;
+use crate::control;
+use crate::control::mailbox::PostMail;
+use crate::io::{probe, tcp};
+use crate::launch::{Exit, check};
+use crate::names::ShardId;
+use crate::shard;
+use crate::shard::Post;
+use crate::shard::mail::ToShard;
+use crate::stdx::clock::WallAnchor;
 
 /// How much of a hurry there is. It only ever grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,6 +111,154 @@ impl std::error::Error for StartError {}
 ///
 /// # Errors
 /// What could not be had. Everything that was started is stopped again.
-pub fn start_server(_config: Config) -> Result<Running, StartError> {
-    todo!("integration")
+pub fn start_server(config: Config) -> Result<Running, StartError> {
+    let (wall, started_at) = (WallAnchor::now(), Instant::now());
+    let count = check::shards(&config);
+    let (mut listeners, rtmp) = bind_rtmp(&config, count)?;
+    let api_listener = bind_api(config.api.listen)?;
+    let api = api_listener.local_addr().map_err(|error| StartError::Bind {
+        key: "api.listen",
+        at: config.api.listen,
+        error,
+    })?;
+    let (post, sleepers) =
+        Post::new(count).map_err(|error| StartError::Resource { what: "the shards' doorbells".into(), error })?;
+
+    let setup = control::Setup {
+        wall,
+        started_at,
+        shards: count,
+        control: config.control.clone(),
+        stream: config.stream.clone(),
+        duplicate_publish: config.admission.duplicate_publish,
+    };
+    let (handle, task) = control::start(&setup);
+    let (stop, orders) = watch::channel(Stop::No);
+    let (ended_in, ended) = oneshot::channel();
+    let mut threads = Vec::new();
+    let descriptors = probe::Resource::Descriptors.limit().map_or(1_024, |limit| limit.soft);
+    let connections = usize::try_from(check::connections_max(&config, descriptors)).unwrap_or(usize::MAX);
+    let cores = probe::allowed_cores();
+    let rtmp_settings = Arc::new(config.rtmp.clone());
+    for (index, sleeper) in (0u16..).zip(sleepers) {
+        let plan = shard::Plan {
+            id: ShardId(index),
+            // More shards than cores share them: then the scheduler knows better.
+            cpu: cores.get(usize::from(index)).copied().filter(|_| count <= cores.len()),
+            settings: config.shard.clone(),
+            sessions: config.sessions.clone(),
+            rtmp: Arc::clone(&rtmp_settings),
+            streams: config.stream.clone(),
+            admission: config.admission.clone(),
+            wall,
+            seed: seed(index),
+            rtmp_listeners: listeners.get_mut(usize::from(index)).map(std::mem::take).unwrap_or_default(),
+            sleeper,
+            post: Arc::clone(&post),
+            connections_max: connections.div_ceil(count),
+        };
+        match shard::start(plan) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                for running in 0..index {
+                    let _ = post.to_shard(ShardId(running), ToShard::Stop);
+                }
+                return Err(StartError::Resource { what: format!("shard {index}"), error });
+            }
+        }
+    }
+    std::thread::Builder::new()
+        .name("control".into())
+        .spawn(move || {
+            let result = run_control(&config, handle, task, post, api_listener, orders);
+            for thread in threads {
+                // A shard whose thread panicked has said so in the log.
+                let _ = thread.join();
+            }
+            let _ = ended_in.send(result);
+        })
+        .map_err(|error| StartError::Resource { what: "the control thread".into(), error })?;
+    Ok(Running { rtmp, api, shards: count, stop, ended })
+}
+
+/// Control's thread: the read model and the API, until every shard has stopped.
+fn run_control(
+    config: &Config,
+    handle: control::Handle,
+    task: control::Control,
+    post: Arc<Post>,
+    api: std::net::TcpListener,
+    mut orders: watch::Receiver<Stop>,
+) -> Result<(), String> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let api = tokio::net::TcpListener::from_std(api).map_err(|error| error.to_string())?;
+        let (close_api, api_closes) = oneshot::channel::<()>();
+        let router = crate::api::router(handle.clone(), &config.api);
+        let api = tokio::spawn(crate::api::serve(api, router, async {
+            let _ = api_closes.await;
+        }));
+        let log = tokio::spawn(control::log::run(handle.clone()));
+        handle.set_ready(Instant::now());
+        let drain_timeout = config.shard.drain_timeout;
+        let obey = async {
+            while orders.changed().await.is_ok() {
+                match *orders.borrow_and_update() {
+                    Stop::No => {}
+                    Stop::Drain => handle.drain(drain_timeout),
+                    Stop::Fast | Stop::Now => handle.stop(),
+                }
+            }
+            // Nobody can give orders any more, so nobody is there to run for.
+            handle.stop();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = task.run(PostMail::new(post)) => {}
+            () = obey => {}
+        }
+        let _ = close_api.send(());
+        // The log writes what is recorded; the API answers what it has begun.
+        let _ = tokio::time::timeout(LAST_ANSWERS, api).await;
+        let _ = tokio::time::timeout(LAST_ANSWERS, log).await;
+        Ok(())
+    })
+}
+
+/// How long the API and the log may take to finish after the last shard has stopped.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// One listener for each shard and address, and the addresses with their real ports.
+fn bind_rtmp(config: &Config, shards: usize) -> Result<(Vec<Vec<Socket>>, Vec<SocketAddr>), StartError> {
+    let fail = |at| move |error| StartError::Bind { key: "shard.rtmp_listen", at, error };
+    let mut sockets: Vec<Vec<Socket>> = (0..shards).map(|_| Vec::new()).collect();
+    let mut real = Vec::new();
+    for configured in &config.shard.rtmp_listen {
+        let mut at = *configured;
+        // Listeners that share a port do not notice another server of the same user that shares it too: this does.
+        probe::bind(at).map_err(fail(at))?;
+        for of_shard in &mut sockets {
+            let socket = tcp::bind(at, config.shard.backlog).map_err(fail(at))?;
+            if at.port() == 0 {
+                at = socket.local_addr().ok().and_then(|addr| addr.as_socket()).unwrap_or(at);
+            }
+            of_shard.push(socket);
+        }
+        real.push(at);
+    }
+    Ok((sockets, real))
+}
+
+fn bind_api(at: SocketAddr) -> Result<std::net::TcpListener, StartError> {
+    std::net::TcpListener::bind(at)
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+        .map_err(|error| StartError::Bind { key: "api.listen", at, error })
+}
+
+/// A number that differs between shards and starts.
+fn seed(shard: u16) -> u64 {
+    let mut hasher = std::hash::RandomState::new().build_hasher();
+    hasher.write_u16(shard);
+    hasher.finish()
 }

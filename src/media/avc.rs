@@ -9,7 +9,8 @@ use crate::media::format::frame_rate;
 pub(super) fn describe(config: &[u8]) -> Option<VideoFormat> {
     let (head, rest) = config.split_first_chunk::<6>()?;
     let [1, _, _, _, _, counts] = head else { return None };
-    if counts & 0x1f == 0 {
+    let sets = counts & 0x1f;
+    if sets == 0 {
         return None;
     }
     let (len, rest) = rest.split_first_chunk::<2>()?;

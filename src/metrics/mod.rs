@@ -11,10 +11,11 @@ pub use process::Process;
 pub use text::CONTENT_TYPE;
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::fmt;
+use std::time::{Duration, Instant};
 
+use crate::control::Handle;
 use crate::control::view::{ShardRow, View};
-use crate::control::{Handle, model};
 use crate::metrics::text::{Page, Type};
 use crate::names::{Kind, Protocol};
 use crate::session::State;
@@ -72,7 +73,7 @@ fn sessions(page: &mut Page, view: &View) {
     for row in view.sessions.values() {
         let facts = &row.facts;
         *open.entry((facts.protocol, facts.kind)).or_default() += 1;
-        if model::is_viewer(facts.kind) && matches!(row.state, State::Running | State::Stalling) {
+        if facts.kind == Kind::Play && matches!(row.state, State::Running | State::Stalling) {
             *viewers.entry(facts.protocol).or_default() += 1;
         }
         queued = queued.saturating_add(row.queue_bytes);
@@ -158,64 +159,80 @@ fn shards(page: &mut Page, view: &View, now: Instant) {
     page.family("sluicegate_bans", Type::Gauge, "Bans in force.");
     page.sample(&[], view.shards.iter().map(|shard| shard.load.bans).max().unwrap_or_default());
 
-    let mut family = |name: &str, kind: Type, help: &str, value: &dyn Fn(&ShardRow) -> f64| {
+    let mut family = |name: &str, kind: Type, help: &str, value: &dyn Fn(&ShardRow) -> Value| {
         page.family(name, kind, help);
         for (worker, shard) in view.shards.iter().enumerate() {
             page.sample(&[("worker", &worker.to_string())], value(shard));
         }
     };
     family("sluicegate_ban_hits_total", Type::Counter, "Requests refused by a ban.", &|shard| {
-        whole(shard.load.ban_hits)
+        Count(shard.load.ban_hits)
     });
     family("sluicegate_glitches_total", Type::Counter, "Legal but suspicious things seen on connections.", &|shard| {
-        whole(shard.load.glitches)
+        Count(shard.load.glitches)
     });
     family("sluicegate_internal_errors_total", Type::Counter, "Defects of ours; each closed one session.", &|shard| {
-        whole(shard.load.internal_errors)
+        Count(shard.load.internal_errors)
     });
     family(
         "sluicegate_loop_lag_seconds",
         Type::Gauge,
         "How late a shard was for its tick, at worst, lately.",
-        &|shard| shard.load.loop_lag_max.as_secs_f64(),
+        &|shard| Seconds(shard.load.loop_lag_max),
     );
     family("sluicegate_report_age_seconds", Type::Gauge, "Time since a shard was last heard of.", &|shard| {
-        now.saturating_duration_since(shard.reported_at.unwrap_or(view.started_at)).as_secs_f64()
+        Seconds(now.saturating_duration_since(shard.reported_at.unwrap_or(view.started_at)))
     });
     family("sluicegate_cpu_seconds_total", Type::Counter, "CPU time of a shard's thread.", &|shard| {
-        shard.load.cpu.as_secs_f64()
+        Seconds(shard.load.cpu)
     });
     family("sluicegate_connections", Type::Gauge, "Connections open.", &|shard| count(shard.load.connections));
     family("sluicegate_connections_unauthenticated", Type::Gauge, "Of those, not yet admitted.", &|shard| {
         count(shard.load.unauthenticated)
     });
-    family("sluicegate_accepted_total", Type::Counter, "Connections accepted.", &|shard| whole(shard.load.accepted));
+    family("sluicegate_accepted_total", Type::Counter, "Connections accepted.", &|shard| Count(shard.load.accepted));
     family("sluicegate_refused_total", Type::Counter, "Connections refused when they were accepted.", &|shard| {
-        whole(shard.load.refused)
+        Count(shard.load.refused)
     });
-    family("sluicegate_reads_total", Type::Counter, "Read calls.", &|shard| whole(shard.load.reads));
-    family("sluicegate_writes_total", Type::Counter, "Write calls.", &|shard| whole(shard.load.writes));
+    family(
+        "sluicegate_accept_pauses_total",
+        Type::Counter,
+        "Times that accepting paused for want of descriptors.",
+        &|shard| Count(shard.load.accept_pauses),
+    );
+    family("sluicegate_reads_total", Type::Counter, "Read calls.", &|shard| Count(shard.load.reads));
+    family("sluicegate_writes_total", Type::Counter, "Write calls.", &|shard| Count(shard.load.writes));
     family("sluicegate_read_bytes_total", Type::Counter, "Bytes read from peers, sessions or not.", &|shard| {
-        whole(shard.load.rx_bytes)
+        Count(shard.load.rx_bytes)
     });
     family("sluicegate_written_bytes_total", Type::Counter, "Bytes written to peers, sessions or not.", &|shard| {
-        whole(shard.load.tx_bytes)
+        Count(shard.load.tx_bytes)
     });
-    family("sluicegate_rounds_total", Type::Counter, "Rounds of the pump.", &|shard| whole(shard.load.rounds));
+    family("sluicegate_rounds_total", Type::Counter, "Rounds of the pump.", &|shard| Count(shard.load.rounds));
     family("sluicegate_mail_backlog", Type::Gauge, "Mail that waits for room in the queue to control.", &|shard| {
         count(shard.load.mail_backlog)
     });
 }
 
-/// A total as the format has it: exact to 2^53, which at 100 Gbit/s is eight days of bytes, and to 16 digits after.
-#[allow(clippy::cast_precision_loss)]
-fn whole(value: u64) -> f64 {
-    value as f64
+/// A value of one shard: counts stay whole, whatever their size.
+enum Value {
+    Count(u64),
+    Seconds(Duration),
+}
+use Value::{Count, Seconds};
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Count(count) => count.fmt(f),
+            Seconds(time) => time.as_secs_f64().fmt(f),
+        }
+    }
 }
 
-#[allow(clippy::cast_precision_loss)]
-fn count(value: usize) -> f64 {
-    value as f64
+/// Of what is open at once; no machine has more than 64 bits of it.
+fn count(value: usize) -> Value {
+    Count(u64::try_from(value).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

@@ -174,7 +174,13 @@ impl Shard {
 
     fn poll_open(&self, cx: &mut Context<'_>, connection: &Connection, now: Instant) {
         match self.turn(cx, connection, now) {
-            Ok(()) => self.note_progress(connection),
+            Ok(()) => {
+                self.note_progress(connection);
+                // An answer may have brought a deadline that has passed already.
+                if connection.is_due(now) {
+                    cx.waker().wake_by_ref();
+                }
+            }
             Err(Ended::Peer(reason)) => self.finish(connection, now, reason),
             Err(Ended::Us(reason)) => self.end(connection, now, reason, false),
             Err(Ended::Order(reason)) => self.end(connection, now, reason, true),

@@ -63,13 +63,19 @@ pub struct Cursor {
     /// How far it may lag beyond the settings: as far as it lagged when it began, less what it has caught up.
     extra_bytes: u64,
     extra_ms: u64,
-    wants_audio: bool,
-    wants_video: bool,
+    tracks: Tracks,
     is_paused: bool,
-    /// No pictures before the next keyframe, although the rest goes on.
-    awaits_key: bool,
     /// When it fell out of the window, within `overflow_window`.
     overflows_at_ms: Vec<u64>,
+}
+
+/// What the player gets.
+#[derive(Clone, Copy, Debug)]
+struct Tracks {
+    audio: bool,
+    video: bool,
+    /// No pictures before the next keyframe, although the rest goes on.
+    awaits_key: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -111,10 +117,8 @@ impl Cursor {
             generation: live.headers().generation,
             extra_bytes: 0,
             extra_ms: 0,
-            wants_audio: true,
-            wants_video: true,
+            tracks: Tracks { audio: true, video: true, awaits_key: false },
             is_paused: false,
-            awaits_key: false,
             overflows_at_ms: Vec::new(),
         };
         let now_ms = live.millis(now);
@@ -274,11 +278,11 @@ impl Cursor {
     /// Which tracks the player wants (`receiveAudio`, `receiveVideo`). Pictures that it wants again begin
     /// with the next keyframe. Headers and metadata are sent in any case.
     pub fn set_tracks(&mut self, audio: bool, video: bool) {
-        if video && !self.wants_video {
-            self.awaits_key = true;
+        if video && !self.tracks.video {
+            self.tracks.awaits_key = true;
         }
-        self.wants_audio = audio;
-        self.wants_video = video;
+        self.tracks.audio = audio;
+        self.tracks.video = video;
     }
 
     /// Stops and goes on. A paused player is owed nothing beyond the frame it is in the middle of. It goes on
@@ -305,7 +309,8 @@ impl Cursor {
         let Some(entry) = log.entry(self.seq) else {
             return self.seq < log.first_seq();
         };
-        let lag_bytes = log.end().saturating_sub(self.offset);
+        // The frame that is next is not counted: a single one may be larger than the whole queue.
+        let lag_bytes = log.end().saturating_sub(entry.end());
         let lag_ms = now_ms.saturating_sub(entry.at_ms);
         self.extra_bytes = self.extra_bytes.min(lag_bytes);
         self.extra_ms = self.extra_ms.min(lag_ms);
@@ -331,7 +336,7 @@ impl Cursor {
             return None;
         }
         let log = live.log();
-        let begin = if self.wants_video && live.has_video(now_ms) {
+        let begin = if self.tracks.video && live.has_video(now_ms) {
             log.join_seq().filter(|seq| *seq >= since)
         } else {
             Some(live.audio_join(now_ms).max(since))
@@ -349,10 +354,10 @@ impl Cursor {
         self.offset = entry.map_or(log.end(), |entry| entry.offset);
         self.partial_end = self.offset;
         if log.join_seq() == Some(seq) {
-            self.awaits_key = false;
+            self.tracks.awaits_key = false;
         } else if !is_resumed {
             // One that goes on where it stopped has had the pictures that the next ones refer to; others have not.
-            self.awaits_key = true;
+            self.tracks.awaits_key = true;
         }
         self.extra_bytes = log.end() - self.offset;
         self.extra_ms = entry.map_or(0, |entry| now_ms.saturating_sub(entry.at_ms));
@@ -377,13 +382,13 @@ impl Cursor {
 
     /// True when every frame from here on is wanted, as for almost every player at almost every time.
     fn takes_all(&self, live: &Live) -> bool {
-        let takes_video = self.wants_video && !self.awaits_key;
-        self.wants_audio && (takes_video || !live.log().has_video_from(self.seq))
+        let takes_video = self.tracks.video && !self.tracks.awaits_key;
+        self.tracks.audio && (takes_video || !live.log().has_video_from(self.seq))
     }
 
     /// Visits the frames from here on until `visit` returns false, and says of each whether it is wanted.
     fn walk(&self, live: &Live, mut visit: impl FnMut(u64, &Entry, bool) -> bool) {
-        let mut awaits_key = self.awaits_key;
+        let mut awaits_key = self.tracks.awaits_key;
         let mut seq = self.seq;
         while let Some(entry) = live.log().entry(seq) {
             let is_begun = seq == self.seq && self.offset < self.partial_end;
@@ -399,10 +404,10 @@ impl Cursor {
         match entry.track {
             _ if entry.is_header => true,
             Track::Data => true,
-            Track::Audio => self.wants_audio,
+            Track::Audio => self.tracks.audio,
             Track::Video => {
-                *awaits_key &= !(self.wants_video && entry.is_key);
-                self.wants_video && !*awaits_key
+                *awaits_key &= !(self.tracks.video && entry.is_key);
+                self.tracks.video && !*awaits_key
             }
         }
     }
@@ -412,7 +417,7 @@ impl Cursor {
         if self.offset < self.partial_end || self.takes_all(live) {
             return;
         }
-        let mut awaits_key = self.awaits_key;
+        let mut awaits_key = self.tracks.awaits_key;
         while let Some(entry) = live.log().entry(self.seq) {
             if self.wants(entry, &mut awaits_key) {
                 break;
@@ -421,7 +426,7 @@ impl Cursor {
             self.partial_end = self.offset;
             self.seq += 1;
         }
-        self.awaits_key = awaits_key;
+        self.tracks.awaits_key = awaits_key;
     }
 
     /// The frame is out: the next is the one that begins here.

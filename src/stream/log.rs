@@ -334,7 +334,9 @@ impl Log {
         let needed = self.join.unwrap_or(next).min(self.retired.map_or(next, |retired| retired.seq));
 
         while let Some(front) = self.index.front().filter(|_| self.index.len() > 1) {
-            let is_in_window = cost(front, self.first) <= limits.queue_bytes && age(front) <= limits.queue_ms;
+            // A frame is measured from its end: one alone may be as large as the whole queue.
+            let behind = cost(front, self.first) - u64::from(front.len);
+            let is_in_window = behind <= limits.queue_bytes && age(front) <= limits.queue_ms;
             let fits = cost(front, self.first) <= limits.span;
             if fits && (is_in_window || self.first >= needed) {
                 break;
@@ -413,13 +415,11 @@ impl Log {
     }
 
     fn block(&self, number: u64) -> Option<&Block> {
-        match number.checked_sub(self.blocks.front()?.number) {
-            Some(place) => self.blocks.get(usize::try_from(place).ok()?),
-            None => {
-                let place = self.attic.binary_search_by_key(&number, |shelved| shelved.block.number).ok()?;
-                self.attic.get(place).map(|shelved| &shelved.block)
-            }
+        if let Some(place) = number.checked_sub(self.blocks.front()?.number) {
+            return self.blocks.get(usize::try_from(place).ok()?);
         }
+        let place = self.attic.binary_search_by_key(&number, |shelved| shelved.block.number).ok()?;
+        self.attic.get(place).map(|shelved| &shelved.block)
     }
 }
 

@@ -5,10 +5,13 @@ use crate::media::{Frame, Track};
 /// Whole seconds looked back on, beside the one that runs.
 const SECONDS: u64 = 5;
 
+/// One for each of them, and one for the second that runs.
+const BUCKETS: usize = 6;
+
 /// Counts by the second.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
-    buckets: [Bucket; SECONDS as usize + 1],
+    buckets: [Bucket; BUCKETS],
     began_ms: Option<u64>,
     last_picture: u64,
     /// Time of the newest keyframe, and pictures since, itself included.
@@ -50,8 +53,8 @@ impl Meter {
         self.began_ms.get_or_insert(now_ms);
         let second = now_ms / 1_000;
         let time = frame.timestamp_ms;
-        // The remainder is below the number of buckets.
-        let bucket = &mut self.buckets[(second % (SECONDS + 1)) as usize];
+        let place = usize::try_from(second).unwrap_or(0) % BUCKETS;
+        let bucket = &mut self.buckets[place];
         if bucket.second != second {
             *bucket = Bucket { second, ..Bucket::default() };
         }

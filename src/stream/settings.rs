@@ -46,7 +46,7 @@ impl Default for Settings {
             queue_bytes: 4 << 20,
             queue_time: Duration::from_secs(5),
             overflows_max: 3,
-            overflow_window: Duration::from_secs(60),
+            overflow_window: Duration::from_mins(1),
             resume_window: Duration::from_secs(10),
             relay_frames: 1_024,
             relay_bytes: 16 << 20,

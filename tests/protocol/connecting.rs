@@ -96,10 +96,7 @@ fn rt_45_connect_of_wrong_types_is_refused() {
     refused(Value::Null, "NetConnection.Connect.InvalidApp");
     refused(Value::Number(3.0), "NetConnection.Connect.InvalidApp");
     refused(object([("app", text(&"a".repeat(257)))]), "NetConnection.Connect.InvalidApp");
-    refused(
-        object([("app", text("a")), ("tcUrl", text(&"a".repeat(2049)))]),
-        "NetConnection.Connect.Rejected",
-    );
+    refused(object([("app", text("a")), ("tcUrl", text(&"a".repeat(2049)))]), "NetConnection.Connect.Rejected");
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! From `play` to its end.
 
+use sluicegate::proto::rtmp::ProtocolError;
 use sluicegate::proto::rtmp::amf0::Value;
 use sluicegate::proto::rtmp::message::type_id;
 use sluicegate::proto::rtmp::server::{PLAY_STREAM_ID, Refusal, ServerEvent};
-use sluicegate::proto::rtmp::ProtocolError;
 
 use crate::support::{Peer, Reply, codes, only, text};
 
@@ -110,10 +110,7 @@ fn rt_57_pause_seek_and_receive_flags_reach_the_owner() {
             ServerEvent::ReceiveVideo(request, true),
         ]
     );
-    assert_eq!(
-        codes(&peer.replies()),
-        ["NetStream.Pause.Notify", "NetStream.Unpause.Notify", "NetStream.Seek.Notify"]
-    );
+    assert_eq!(codes(&peer.replies()), ["NetStream.Pause.Notify", "NetStream.Unpause.Notify", "NetStream.Seek.Notify"]);
     let outcome = (0..1000).try_for_each(|n| {
         peer.take_output();
         peer.command(1, "pause", 0.0, &[Value::Null, Value::Boolean(n % 2 == 0)])

@@ -25,9 +25,7 @@ impl Reply {
     /// The `code` of a status, `_result` or `_error`.
     pub fn code(&self) -> Option<String> {
         match self {
-            Self::Command { args, .. } => {
-                args.iter().rev().find_map(|arg| Some(arg.get("code")?.as_str()?.to_owned()))
-            }
+            Self::Command { args, .. } => args.iter().rev().find_map(|arg| Some(arg.get("code")?.as_str()?.to_owned())),
             _ => None,
         }
     }
@@ -206,7 +204,7 @@ impl Peer {
         let bytes = self.take_output();
         let mut messages = Vec::new();
         self.reader.handle(self.now, &bytes, &mut messages).expect("the server writes what it reads");
-        messages.into_iter().map(reply).collect()
+        messages.iter().map(reply).collect()
     }
 
     pub fn events(&mut self) -> Vec<ServerEvent> {
@@ -237,7 +235,7 @@ impl Peer {
     }
 }
 
-fn reply(message: RawMessage) -> Reply {
+fn reply(message: &RawMessage) -> Reply {
     match message.type_id {
         type_id::COMMAND_AMF0 => {
             let mut values = values(&message.payload).into_iter();

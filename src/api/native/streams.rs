@@ -58,8 +58,6 @@ pub struct Stream {
     audio: Option<Audio>,
     /// Media bits a second.
     bitrate_bps: u64,
-    /// The newest complete group of pictures.
-    gop: Gop,
     /// Bytes held for newcomers and slow players.
     cache_bytes: u64,
     /// Frames since the stream began on its home shard.
@@ -102,6 +100,10 @@ pub struct Video {
     frame_rate: f64,
     /// Bits a second, measured.
     bitrate_bps: u64,
+    /// Length of the newest complete group of pictures.
+    gop_ms: u64,
+    /// Pictures in it.
+    gop_frames: u32,
 }
 
 /// What is known of the sound.
@@ -115,15 +117,6 @@ pub struct Audio {
     channels: u32,
     /// Bits a second, measured.
     bitrate_bps: u64,
-}
-
-/// A group of pictures.
-#[derive(Serialize, ToSchema)]
-pub struct Gop {
-    /// Its length.
-    duration_ms: u64,
-    /// Pictures in it.
-    frames: u32,
 }
 
 /// Lists streams.
@@ -274,6 +267,8 @@ impl Stream {
                 height: sample.height,
                 frame_rate: thousandths(sample.frame_rate),
                 bitrate_bps: sample.video_bps,
+                gop_ms: sample.gop_ms,
+                gop_frames: sample.gop_frames,
             }),
             audio: known(&sample.audio_codec).then(|| Audio {
                 codec: sample.audio_codec.clone(),
@@ -282,7 +277,6 @@ impl Stream {
                 bitrate_bps: sample.audio_bps,
             }),
             bitrate_bps: sample.video_bps.saturating_add(sample.audio_bps),
-            gop: Gop { duration_ms: sample.gop_ms, frames: sample.gop_frames },
             cache_bytes: sample.cache_bytes,
             frames: sample.frames,
             discontinuities: sample.discontinuities,

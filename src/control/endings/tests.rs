@@ -124,10 +124,10 @@ fn every_shard_knows_the_bans_before_any_session_is_closed() {
     desk.open(1, 0, Kind::Play, "live/a", "192.0.2.1:1");
     desk.open(2, 0, Kind::Play, "live/a", "[::ffff:192.0.2.1]:2");
     desk.open(3, 0, Kind::Play, "live/b", "192.0.2.1:3");
-    let mut answer = desk.begin(Terminate { ban_for: Some(Duration::from_secs(60)), ..terminate(&[("app", "live")]) });
+    let mut answer = desk.begin(Terminate { ban_for: Some(Duration::from_mins(1)), ..terminate(&[("app", "live")]) });
     let bans = desk.bans();
     assert_eq!(bans.iter().map(|(to, ..)| to.0).collect::<Vec<_>>(), [0, 1], "also the shard without a match");
-    let until = desk.now + Duration::from_secs(60);
+    let until = desk.now + Duration::from_mins(1);
     for (_, _, bans) in &bans {
         assert_eq!(bans.len(), 2, "one for each peer, role and stream: {bans:?}");
         for path in ["live/a", "live/b"] {
@@ -157,8 +157,8 @@ fn a_banned_peer_that_slipped_in_meanwhile_is_closed_too() {
         desk.done(order, 1);
     }
     let closes = desk.closes();
-    let closed: Vec<_> = closes.iter().flat_map(|(_, _, ids)| ids.clone()).collect();
-    assert_eq!(closed, [id(1), id(2)], "the peer that is not banned stays");
+    let ended: Vec<_> = closes.iter().flat_map(|(_, _, ids)| ids.clone()).collect();
+    assert_eq!(ended, [id(1), id(2)], "the peer that is not banned stays");
     for (_, order, _) in closes {
         desk.done(order, 1);
     }

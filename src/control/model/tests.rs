@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::control::Filter;
 use crate::control::testing::{facts, id, key};
-use crate::names::Protocol;
+use crate::names::{Kind, Protocol};
 use crate::session::{Facts, Reason};
 use crate::shard::mail::ShardLoad;
 use crate::stdx::clock::WallAnchor;

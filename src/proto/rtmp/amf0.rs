@@ -179,7 +179,7 @@ impl<'a> Reader<'a> {
     /// Finds where the next value goes: into the container, or behind it because it ends here.
     fn next_place(&mut self, container: Open) -> Result<Place, AmfError> {
         match container {
-            Open::StrictArray(items, 0) => Ok(Place::Closed(Value::StrictArray(items))),
+            Open::StrictArray(_, 0) => Ok(Place::Closed(container.close())),
             Open::StrictArray(items, left) => {
                 // Each value takes a byte at least.
                 if to_usize(left) > self.input.len() {
@@ -243,11 +243,22 @@ impl Open {
         }
     }
 
+    /// The container as a value, without the room it had to grow: a body of many small objects would
+    /// otherwise hold several times the memory of its items.
     fn close(self) -> Value {
         match self {
-            Self::Object(items) => Value::Object(items),
-            Self::EcmaArray(items) => Value::EcmaArray(items),
-            Self::StrictArray(items, _) => Value::StrictArray(items),
+            Self::Object(mut items) => {
+                items.shrink_to_fit();
+                Value::Object(items)
+            }
+            Self::EcmaArray(mut items) => {
+                items.shrink_to_fit();
+                Value::EcmaArray(items)
+            }
+            Self::StrictArray(mut items, _) => {
+                items.shrink_to_fit();
+                Value::StrictArray(items)
+            }
         }
     }
 }

@@ -242,7 +242,7 @@ impl Reader {
             self.take_body(now, chunk, input)?
         } else if let Some((header, rest)) = self.read_header(input)? {
             *input = rest;
-            self.begin_chunk(now, header)?
+            self.begin_chunk(now, &header)?
         } else {
             return Ok(Step::NeedMore);
         };
@@ -302,14 +302,14 @@ impl Reader {
     }
 
     /// Lets a header take effect. A message without a body is complete with it.
-    fn begin_chunk(&mut self, now: Instant, header: Header) -> Result<Option<RawMessage>, ProtocolError> {
+    fn begin_chunk(&mut self, now: Instant, header: &Header) -> Result<Option<RawMessage>, ProtocolError> {
         let index = header.index.unwrap_or(self.streams.len());
         if header.index.is_none() {
             self.streams.push(ChunkStream::new(header.id));
         }
         let Some(stream) = self.streams.get_mut(index) else { return Ok(None) };
         if stream.began_at.is_none() {
-            stream.begin_message(now, &header);
+            stream.begin_message(now, header);
         }
         let missing = stream.missing();
         if missing == 0 {

@@ -208,7 +208,7 @@ fn rt_17_an_unfinished_message_has_a_deadline() {
 
 #[test]
 fn rt_18_unfinished_messages_are_limited_together() {
-    let chunk = |id| [&Head { id, length: 60_000, ..HEAD }.bytes()[..], &[0; 50_000]].concat();
+    let chunk = |id| [&Head { id, length: 60_000, ..HEAD }.bytes()[..], &vec![0; 50_000]].concat();
     let input = [control(1, &[0, 0, 0xc3, 0x50]), chunk(3), chunk(4)].concat();
     for step in [1, 1000, usize::MAX] {
         let mut before = Reader::new(&Settings::default());
@@ -217,7 +217,7 @@ fn rt_18_unfinished_messages_are_limited_together() {
     }
     // A finished message no longer counts.
     let mut before = Reader::new(&Settings::default());
-    let whole = [control(1, &[0, 1, 0, 0]), HEAD.with(&[0; 60_000]).repeat(10)].concat();
+    let whole = [control(1, &[0, 1, 0, 0]), HEAD.with(&vec![0; 60_000]).repeat(10)].concat();
     assert_eq!(read_by(&mut before, &whole, 999).unwrap().len(), 10);
 }
 

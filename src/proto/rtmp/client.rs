@@ -310,7 +310,7 @@ impl Client {
                     other => other,
                 };
             }
-            "NetStream.Play.UnpublishNotify" | "NetStream.Play.Stop" => self.on_ended(),
+            "NetStream.Play.UnpublishNotify" | "NetStream.Play.Stop" | "NetStream.Play.Complete" => self.on_ended(),
             other => {
                 if other == "NetStream.Play.PublishNotify" {
                     self.has_ended = false;

@@ -110,8 +110,9 @@ pub struct Refusal {
 /// The engine.
 ///
 /// A connection passes through stages ([`Stage`]), and between verdicts does one thing at a time
-/// ([`Activity`]). What arrives while the verdict on a `connect` is open waits unread; while the verdict on a
-/// `publish` is open, commands are obeyed and media waits.
+/// ([`Activity`]). What arrives while the verdict on a `connect` or `publish` is open waits unread, so that the same
+/// bytes mean the same however they are cut and however late the verdict is. A player has nothing to send that must
+/// wait, so its commands are obeyed while the verdict on its `play` is open.
 ///
 /// Every player's media goes on [`PLAY_STREAM_ID`], so that one packaged copy of a frame serves all of them.
 /// `createStream` therefore hands out the lowest free id, and a `play` on any other id is refused with a status
@@ -125,10 +126,7 @@ pub struct Server {
     reader: chunk::Reader,
     output: Output,
     events: VecDeque<ServerEvent>,
-    /// Messages that wait for a verdict, and the bytes they hold.
-    held: VecDeque<RawMessage>,
-    held_message_bytes: usize,
-    /// Bytes behind them that were not read yet.
+    /// Bytes that wait for a verdict.
     held_input: Vec<u8>,
     /// When a publish or play must have been accepted; `None` while one is.
     command_deadline: Option<Deadline>,
@@ -210,8 +208,6 @@ impl Server {
             reader: chunk::Reader::new(settings),
             output: Output::new(),
             events: VecDeque::new(),
-            held: VecDeque::new(),
-            held_message_bytes: 0,
             held_input: Vec::new(),
             command_deadline: None,
             received_bytes: 0,
@@ -317,7 +313,7 @@ impl Server {
     /// False while media waits for a verdict beyond `verdict_buffer`: stop reading.
     #[must_use]
     pub fn wants_read(&self) -> bool {
-        self.held_input.len().saturating_add(self.held_message_bytes) < self.held_bytes_max()
+        self.held_input.len() < self.held_input_max()
     }
 
     /// Answers `connect` with yes.
@@ -467,11 +463,7 @@ impl Server {
     /// Bytes the engine holds for its peer: partial messages, held media, output.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        self.reader
-            .partial_bytes()
-            .saturating_add(self.held_message_bytes)
-            .saturating_add(self.held_input.len())
-            .saturating_add(self.output.bytes.len())
+        self.reader.partial_bytes().saturating_add(self.held_input.len()).saturating_add(self.output.bytes.len())
     }
 
     /// Glitches since the connection began, forgotten ones included.
@@ -500,23 +492,19 @@ impl Server {
         self.read(input.get(progress.consumed..).unwrap_or_default())
     }
 
-    /// Reads chunks as long as a verdict does not stand in the way, and keeps the rest.
+    /// Reads messages as long as no verdict stands in the way, and keeps the rest.
     fn read(&mut self, mut input: &[u8]) -> Result<(), ProtocolError> {
         while !input.is_empty() && !self.is_final() {
-            if !self.may_read() {
+            if self.waits_for_verdict() {
                 self.held_input.extend_from_slice(input);
-                let held = self.held_input.len().saturating_add(self.held_message_bytes);
-                return if held > self.held_bytes_max().saturating_add(READ_OVERSHOOT_MAX) {
+                return if self.held_input.len() > self.held_input_max().saturating_add(READ_OVERSHOOT_MAX) {
                     Err(ProtocolError::Limit("verdict_buffer"))
                 } else {
                     Ok(())
                 };
             }
-            let (mut part, rest) = input.split_at_checked(self.read_step()).unwrap_or((input, &[]));
-            let outcome = self.reader.poll_message(self.now, &mut part);
+            let outcome = self.reader.poll_message(self.now, &mut input);
             let glitches = self.reader.take_glitches();
-            let left = part.len().saturating_add(rest.len());
-            input = input.get(input.len().saturating_sub(left)..).unwrap_or_default();
             if let Some(message) = outcome? {
                 self.on_message(message)?;
             }
@@ -525,53 +513,19 @@ impl Server {
         Ok(())
     }
 
-    fn may_read(&self) -> bool {
-        match (&self.stage, &self.activity) {
-            (Stage::ConnectAsked(_), _) => false,
-            (_, Activity::PublishAsked(_)) => {
-                self.held_message_bytes < self.held_bytes_max()
-                    && self.reader.partial_bytes() < self.unauthorized_bytes() / 2
-            }
-            _ => true,
-        }
-    }
-
-    /// How many bytes the reader gets at once. While a publisher waits for its verdict, its first large keyframe
-    /// must not run into the limit for the unauthorized, so the steps are small enough for
-    /// [`may_read`](Self::may_read) to stop before it.
-    fn read_step(&self) -> usize {
-        match self.activity {
-            Activity::PublishAsked(_) => (self.unauthorized_bytes() / 4).max(1),
-            _ => usize::MAX,
-        }
-    }
-
-    fn unauthorized_bytes(&self) -> usize {
-        usize::try_from(self.settings.partial_bytes_unauthorized).unwrap_or(usize::MAX)
-    }
-
     /// Goes on with what waited for a verdict. An error is kept and told by the next call that can.
     fn resume(&mut self) {
-        let held = mem::take(&mut self.held);
-        self.held_message_bytes = 0;
         let input = mem::take(&mut self.held_input);
-        let mut outcome = Ok(());
-        for message in held {
-            outcome = outcome.and_then(|()| self.on_message(message));
-        }
-        if let Err(error) = outcome.and_then(|()| self.read(&input)) {
+        if let Err(error) = self.read(&input) {
             self.fail(error);
         }
     }
 
-    /// Keeps a message for after the verdict.
-    fn hold(&mut self, message: RawMessage) {
-        let bytes = message.payload.len().saturating_add(mem::size_of::<RawMessage>());
-        self.held_message_bytes = self.held_message_bytes.saturating_add(bytes);
-        self.held.push_back(message);
+    fn waits_for_verdict(&self) -> bool {
+        matches!(self.stage, Stage::ConnectAsked(_)) || matches!(self.activity, Activity::PublishAsked(_))
     }
 
-    fn held_bytes_max(&self) -> usize {
+    fn held_input_max(&self) -> usize {
         match self.stage {
             Stage::ConnectAsked(_) => CONNECT_HELD_BYTES_MAX,
             _ => usize::try_from(self.settings.verdict_buffer).unwrap_or(usize::MAX),
@@ -580,10 +534,6 @@ impl Server {
 
     fn on_message(&mut self, message: RawMessage) -> Result<(), ProtocolError> {
         if self.is_final() {
-            return Ok(());
-        }
-        if matches!(self.stage, Stage::ConnectAsked(_)) {
-            self.hold(message);
             return Ok(());
         }
         match message.type_id {
@@ -647,14 +597,10 @@ impl Server {
                 let glitches = publisher.handle(&self.settings, self.now, message, &mut emit)?;
                 self.on_glitches(glitches)
             }
-            Activity::PublishAsked(request) if on_stream(*request) => {
-                self.hold(message);
-                Ok(())
-            }
             // On another message stream than the one published (RT-35).
-            Activity::Publishing(_) | Activity::PublishAsked(_) => self.on_glitches(1),
-            // What was under way when the publish was refused or ended may still arrive.
-            Activity::Idle if self.sequence > 0 => self.on_glitches(1),
+            Activity::Publishing(_) => self.on_glitches(1),
+            // What was under way when a publish was refused or ended may still arrive; the command deadline bounds it.
+            Activity::Idle if self.sequence > 0 => Ok(()),
             _ if is_data => self.on_glitches(1),
             _ => Err(ProtocolError::Illegal("media_before_publish")),
         }
@@ -864,12 +810,8 @@ impl Server {
             Activity::Playing(_) => {
                 self.output.status(stream_id, Level::Status, "NetStream.Play.Stop", "The stream was stopped.");
             }
-            // Nothing was accepted, so the deadline for that still runs. Messages that waited for the verdict are void.
-            _ => {
-                self.held.clear();
-                self.held_message_bytes = 0;
-                return;
-            }
+            // Nothing was accepted, so the deadline for that still runs.
+            _ => return,
         }
         self.command_deadline = Some(Deadline::At(after(self.now, self.settings.command_timeout)));
     }
@@ -987,18 +929,12 @@ impl Server {
 
     fn fail(&mut self, error: ProtocolError) -> ProtocolError {
         self.stage = Stage::Failed(error);
-        self.drop_held();
+        self.held_input = Vec::new();
         error
     }
 
     fn close(&mut self) {
         self.stage = Stage::Closing;
-        self.drop_held();
-    }
-
-    fn drop_held(&mut self) {
-        self.held = VecDeque::new();
-        self.held_message_bytes = 0;
         self.held_input = Vec::new();
     }
 

@@ -1,0 +1,47 @@
+//! The description of the API against the API itself, by a fuzzer that reads the one and asks the other.
+
+use std::process::Command;
+use std::sync::mpsc;
+
+use sluicegate::api::{Settings, serve};
+use sluicegate::names::Kind;
+use sluicegate::session::Reason;
+use tokio::net::TcpListener;
+
+use crate::desk::{Desk, id, row};
+
+/// Examples for each operation, enough for every kind of wrong input to come up once.
+const EXAMPLES: &str = "15";
+
+#[test]
+fn a_schema_driven_fuzzer_finds_nothing() {
+    let (say, heard) = mpsc::channel();
+    // The server has a thread of its own, as in the real one; it ends with the process.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let desk = Desk::new(64);
+            for n in 0..200 {
+                desk.add(row(n, Kind::Play, "live", &format!("s{n}"), "10.1.1.1:1935"));
+            }
+            desk.finish(id(3), Reason::ClientDone.into());
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            say.send(listener.local_addr().unwrap()).unwrap();
+            let router = desk.router(&Settings { rate: 1_000_000, ..Settings::default() });
+            serve(listener, router, std::future::pending()).await.unwrap();
+        });
+    });
+    let address = heard.recv().unwrap();
+    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tools/openapi-fuzz"))
+        .args([&format!("http://{address}"), EXAMPLES])
+        .env("SLUICEGATE_FUZZ_RATE", "2000/s")
+        .env("SLUICEGATE_FUZZ_SEED", "1")
+        .output()
+        .expect("tools/openapi-fuzz runs");
+    assert!(
+        output.status.success(),
+        "{}{}\n(the fuzzer is schemathesis; tools/test installs it)",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

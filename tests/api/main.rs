@@ -1,0 +1,10 @@
+//! The HTTP API against a model made by hand: no shard runs here.
+
+mod description;
+#[path = "../support/desk.rs"]
+mod desk;
+mod events;
+mod guard;
+mod lists;
+mod orders;
+mod served;
