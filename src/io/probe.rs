@@ -400,7 +400,7 @@ mod tests {
         assert_eq!(plan.locked_bytes(Some((5, 10))), plan.ring_bytes() + plan.buffer_bytes());
         assert_eq!(plan.locked_bytes(Some((6, 1))), plan.buffer_bytes());
         assert_eq!(plan.memlock_needed(Some((6, 1))), MEMLOCK_FLOOR_BYTES);
-        assert!(Plan { shards: 64, ring_depth: 4_096 }.memlock_needed(Some((6, 1))) > 12 << 20);
+        assert_eq!(Plan { shards: 64, ring_depth: 4_096 }.memlock_needed(Some((6, 1))), 12 << 20);
     }
 
     #[test]

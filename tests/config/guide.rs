@@ -6,7 +6,7 @@ use sluicegate::config::{Config, log};
 const GUIDE: &str = include_str!("../../docs/guide/configuration.md");
 const SAMPLE: &str = include_str!("../../sluicegate.toml.example");
 
-/// The guide's row of a key: `| \`key\` | default | range | what and cost |`.
+/// The cells of the guide's row of a key: key, default, range, what it does and costs.
 fn row(key: &str) -> Vec<&'static str> {
     let start = format!("| `{key}` |");
     let line = GUIDE.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("no row for {key}"));
@@ -70,7 +70,8 @@ fn rows_name_keys_that_exist() {
 fn sample_file_loads_and_says_the_defaults() {
     // What is commented out are defaults: with the marks taken off, the file means the default configuration,
     // except for what it says openly.
-    let open: String = SAMPLE.lines().map(|line| format!("{}\n", line.strip_prefix("#= ").unwrap_or(line))).collect();
+    let open: Vec<&str> = SAMPLE.lines().map(|line| line.strip_prefix("#= ").unwrap_or(line)).collect();
+    let open = open.join("\n");
     let (all, _) = sluicegate::config::load::parse(open.as_bytes(), &|_| None).unwrap();
     let (plain, _) = sluicegate::config::load::parse(SAMPLE.as_bytes(), &|_| None).unwrap();
     assert_eq!(all, plain, "a commented line says something else than the default");
