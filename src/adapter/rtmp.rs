@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::adapter::{Core, Flow, Outgoing, Sent, StreamSlot, Wire};
 use crate::admission::{Decision, Request, Ticket};
-use crate::media::{Frame, Track};
+use crate::media::{Frame, FrameFlags, Track};
 use crate::names::{ConnectionId, DEFAULT_VHOST, Kind, Name, NameError, Protocol, StreamKey};
-use crate::proto::rtmp::chunk::write_message;
-use crate::proto::rtmp::message::type_id;
+use crate::proto::rtmp::chunk::{Reader, write_message};
+use crate::proto::rtmp::message::{type_id, write_set_chunk_size};
 use crate::proto::rtmp::server::{ConnectInfo, PLAY_STREAM_ID, Refusal, RequestId, Server, ServerEvent, query_value};
-use crate::proto::rtmp::{ProtocolError, Settings};
+use crate::proto::rtmp::{ProtocolError, Settings, tag};
 use crate::session::{CloseReason, Facts, Reason, SessionKey, State, What};
 use crate::stream::{Cursor, Due, Package, Subscriber};
 
@@ -32,6 +32,34 @@ impl Packager {
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         Self { chunk_size: settings.out_chunk_size as usize }
+    }
+
+    /// Makes frames of what [`package`](Package::package) made, the first of which has the timestamp `base`. Bytes that
+    /// we did not package give fewer frames, never wrong ones.
+    #[must_use]
+    pub fn unpackage(&self, now: Instant, bytes: &[u8], base: u64) -> Vec<Frame> {
+        let mut input = Vec::with_capacity(bytes.len().saturating_add(16));
+        write_set_chunk_size(&mut input, u32::try_from(self.chunk_size).unwrap_or(u32::MAX));
+        input.extend_from_slice(bytes);
+        let mut reader = Reader::new(&Settings::default());
+        reader.authorize();
+        let mut messages = Vec::new();
+        // What went wrong with foreign bytes does not matter: the list ends there.
+        let _ = reader.handle(now, &input, &mut messages);
+        let frames = messages.into_iter().filter_map(|message| {
+            // The wire has 32 bits of the timestamp: count on from the first.
+            let since = (message.timestamp_ms & 0xffff_ffff).wrapping_sub(base & 0xffff_ffff) & 0xffff_ffff;
+            let timestamp_ms = base.saturating_add(since);
+            match message.type_id {
+                type_id::AUDIO => Some(tag::frame(Track::Audio, timestamp_ms, message.payload)),
+                type_id::VIDEO => Some(tag::frame(Track::Video, timestamp_ms, message.payload)),
+                type_id::DATA_AMF0 => {
+                    Some(Frame::new(Track::Data, timestamp_ms, FrameFlags::default(), message.payload))
+                }
+                _ => None,
+            }
+        });
+        frames.collect()
     }
 }
 
@@ -62,6 +90,8 @@ pub struct Rtmp {
     had_session: bool,
     /// Of the engine's glitches, those that the shard has counted.
     glitches: u32,
+    /// When to look after the session next.
+    look_at: Instant,
     role: Role,
 }
 
@@ -134,6 +164,7 @@ impl Rtmp {
             unbooked: (0, 0),
             had_session: false,
             glitches: 0,
+            look_at: now,
             role: Role::Idle,
         }
     }
@@ -159,6 +190,14 @@ impl Rtmp {
     pub fn handle_timeout(&mut self, now: Instant, core: &mut Core) -> Result<(), CloseReason> {
         self.engine.handle_timeout(now).map_err(reason_of)?;
         self.handle_events(now, core);
+        if self.look_at > now {
+            return Ok(());
+        }
+        self.look_at = now + LOOK_EVERY;
+        // A player that is full is not asked by the pump: whether it fell out of the window is found here.
+        if self.prepare(now, core) == Due::GiveUp {
+            return Err(CloseReason::with(Reason::SlowConsumer, "overflows"));
+        }
         let stall_after = core.settings.stall_after;
         let update_every = core.settings.update_every;
         match &mut self.role {
@@ -187,10 +226,21 @@ impl Rtmp {
         Ok(())
     }
 
-    /// When the engine wants [`handle_timeout`](Self::handle_timeout).
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called: at the engine's deadline, and every now and then
+    /// while there is a session to look after.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.engine.next_deadline()
+        let own = match &self.role {
+            Role::Idle | Role::Asking { .. } => None,
+            Role::Publishing(_) | Role::Playing(_) => Some(self.look_at),
+        };
+        self.engine.next_deadline().into_iter().chain(own).min()
+    }
+
+    /// True when bytes wait that no player's cursor brought.
+    #[must_use]
+    pub fn has_output(&mut self) -> bool {
+        !self.engine.output().is_empty()
     }
 
     /// True once the connection is admitted to publish or play.
@@ -745,6 +795,9 @@ impl Rtmp {
 
 /// A configuration that comes within the first frames is part of the start.
 const FIRST_HEADERS_FRAMES: u64 = 8;
+
+/// How often a session is looked after: stalls, waits, the window of a player that is full.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The least time a player waits before we say that nobody publishes.
 const KNOWN_AFTER: Duration = Duration::from_millis(500);

@@ -88,6 +88,8 @@ pub struct Shard {
     paced: RefCell<Vec<usize>>,
     /// Publishers that are not read because their timestamps run ahead; looked at again at the next tick.
     paused: RefCell<Vec<usize>>,
+    /// What the clerk's sweep found, kept for its memory.
+    due: RefCell<Vec<Rc<Connection>>>,
     totals: RefCell<ShardLoad>,
     /// Mail that the post had no room for, in order. Bounded by what the connections that exist can say, because no
     /// new ones are accepted while it is long.
@@ -178,6 +180,7 @@ impl Shard {
             clerk_waker: RefCell::new(None),
             paced: RefCell::new(Vec::new()),
             paused: RefCell::new(Vec::new()),
+            due: RefCell::new(Vec::new()),
             totals: RefCell::new(ShardLoad::default()),
             unsent: RefCell::new(VecDeque::new()),
             owes_ring: Cell::new(false),
