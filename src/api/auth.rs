@@ -119,21 +119,19 @@ impl Door {
             && !is_forwarded(request.headers());
         let required = required(request.method(), request.uri().path(), request.uri().query());
         let trusted_here = self.tokens.is_empty() || request.uri().path() == "/metrics";
-        let offered = bearer(request.headers());
-        let found = match offered {
-            Some(token) => self.find(token),
-            None => None,
-        };
+        let offers = request.headers().contains_key(header::AUTHORIZATION);
+        let found = bearer(request.headers()).and_then(|token| self.find(token));
         let (bucket, role) = match (found, required) {
             (Some((index, role)), _) => (index, Some(role)),
             (None, None) => return Ok(Caller { role: None }),
-            (None, Some(_)) if local && trusted_here => {
+            // Whoever brings a token means it: one that is not known is refused, wherever it comes from.
+            (None, Some(_)) if local && trusted_here && !offers => {
                 let role = if self.tokens.is_empty() { Role::Admin } else { Role::Read };
                 (self.tokens.len(), Some(role))
             }
             (None, Some(_)) => {
                 // Absence is not a guess; only what was offered and refused counts towards a block.
-                if request.headers().contains_key(header::AUTHORIZATION) {
+                if offers {
                     self.count_failure(now, source);
                 }
                 return Err(Problem::unauthorized("a bearer token is required").about("Authorization"));
@@ -366,6 +364,8 @@ mod tests {
         assert_eq!(status(&settings, &request("GET", "/v1/sessions", LOCAL, &[])), 200);
         assert_eq!(status(&settings, &request("GET", "/v1/sessions", "[::ffff:127.0.0.1]:1", &[])), 200);
         assert_eq!(status(&settings, &request("GET", "/v1/sessions", REMOTE, &[])), 401);
+        let unknown = [("authorization", "Bearer wrong")];
+        assert_eq!(status(&settings, &request("GET", "/v1/sessions", LOCAL, &unknown)), 401);
         assert_eq!(status(&settings, &request("GET", "/healthz", REMOTE, &[])), 200);
         assert_eq!(status(&settings, &request("GET", "/readyz", REMOTE, &[])), 200);
         assert_eq!(status(&settings, &request("GET", "/readyz?verbose", REMOTE, &[])), 401);

@@ -3,18 +3,32 @@
 use std::process::Command;
 use std::sync::mpsc;
 
+use sluicegate::api::settings::{Role, Token};
 use sluicegate::api::{Settings, serve};
 use sluicegate::names::Kind;
 use sluicegate::session::Reason;
+use sluicegate::stdx::units::Secret;
 use tokio::net::TcpListener;
 
 use crate::desk::{Desk, id, row};
 
 /// Examples for each operation, enough for every kind of wrong input to come up once.
-const EXAMPLES: &str = "15";
+const EXAMPLES: &str = "25";
+
+const TOKEN: &str = "admin-0123456789abcdefghij";
 
 #[test]
 fn a_schema_driven_fuzzer_finds_nothing() {
+    fuzz(&[]);
+}
+
+#[test]
+fn a_schema_driven_fuzzer_finds_nothing_behind_a_token() {
+    fuzz(&[Token { token: Secret::new(TOKEN.into()), role: Role::Admin }]);
+}
+
+fn fuzz(tokens: &[Token]) {
+    let settings = Settings { rate: 1_000_000, tokens: tokens.to_vec(), ..Settings::default() };
     let (say, heard) = mpsc::channel();
     // The server has a thread of its own, as in the real one; it ends with the process.
     std::thread::spawn(move || {
@@ -27,8 +41,7 @@ fn a_schema_driven_fuzzer_finds_nothing() {
             desk.finish(id(3), Reason::ClientDone.into());
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             say.send(listener.local_addr().unwrap()).unwrap();
-            let router = desk.router(&Settings { rate: 1_000_000, ..Settings::default() });
-            serve(listener, router, std::future::pending()).await.unwrap();
+            serve(listener, desk.router(&settings), std::future::pending()).await.unwrap();
         });
     });
     let address = heard.recv().unwrap();
@@ -36,6 +49,8 @@ fn a_schema_driven_fuzzer_finds_nothing() {
         .args([&format!("http://{address}"), EXAMPLES])
         .env("SLUICEGATE_FUZZ_RATE", "2000/s")
         .env("SLUICEGATE_FUZZ_SEED", "1")
+        .env("SLUICEGATE_FUZZ_DRAIN", "1")
+        .env("SLUICEGATE_TOKEN", if tokens.is_empty() { "" } else { TOKEN })
         .output()
         .expect("tools/openapi-fuzz runs");
     assert!(

@@ -55,7 +55,7 @@ async fn a_request_is_answered_and_a_stop_ends_the_service() {
 async fn malformed_and_oversized_heads_are_refused() {
     let served = start().await;
     for (request, status) in [
-        ("GET /healthz HTTP/1.1\r\n\r\n".to_owned(), "400"),
+        ("GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned(), "400"),
         ("GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_owned(), "400"),
         ("\0\r\n\r\n".to_owned(), "400"),
         (format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(64 << 10)), "431"),

@@ -131,7 +131,6 @@ impl Backend for Desk {
     }
 
     fn drain(&self, over: Duration) {
-        self.change(|view| view.draining = true);
         self.0.orders.lock().unwrap().push(Order::Drain(over));
     }
 

@@ -58,6 +58,19 @@ const NAMES: [&str; 16] = [
 /// Names of whole groups.
 const GROUPS: [&str; 3] = ["session", "stream", "server"];
 
+/// An event as it is sent.
+#[derive(ToSchema)]
+#[allow(dead_code)] // Read by the description only.
+pub struct ServerSentEvent {
+    /// Where to resume; absent from gaps.
+    #[schema(required = false, pattern = "^[0-9a-f]{1,16}-[0-9]{1,19}$")]
+    id: String,
+    /// Its name, or `gap`.
+    event: String,
+    /// JSON: an `Event`, or `{"missed":n}`.
+    data: String,
+}
+
 /// The data of an event. Which members there are depends on the event's name.
 #[derive(Default, Serialize, ToSchema)]
 #[schema(as = Event)]
@@ -135,12 +148,13 @@ pub struct EventBody {
         ("Last-Event-ID" = Option<String>, Header, pattern = "^[0-9a-f]{1,16}-[0-9]{1,19}$",
             description = "The same, as browsers send it; it wins over `after`."),
         ("event" = Option<String>, Query,
-            pattern = "^(session(\\.(opened|started|closed|denied))?|stream(\\.(online|offline))?|attempt|server)(,(session|stream|attempt|server))?$",
-            description = "Events of these names, or groups: `session`, `session.closed`, `stream`, `attempt`, `server`."),
+            pattern = "^(session(\\.(opened|authorized|started|updated|altered|overflowed|stalled|recovered|denied|closed))?|stream(\\.(online|idle|offline))?|attempt|server(\\.(ready|draining))?)$",
+            description = "Events of these names, or groups: `session`, `session.closed`, `stream`, `attempt`, `server`. \
+                Several with commas."),
         ("for" = Option<String>, Query, pattern = "^[1-9][0-9]{0,2}(ms|s)$",
             description = "End the stream after this time, as `10s`. Without it the stream does not end."),
         FilterParams),
-    responses((status = 200, description = "Events", body = String, content_type = "text/event-stream"),
+    responses((status = 200, description = "Events", body = ServerSentEvent, content_type = "text/event-stream"),
         (status = 503, description = "Too many event streams")))]
 pub(crate) async fn events(
     State(api): State<Shared>,

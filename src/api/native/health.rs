@@ -97,7 +97,7 @@ pub(crate) async fn readyz(State(api): State<Shared>, RawQuery(query): RawQuery)
 }
 
 /// Numbers for scraping.
-#[utoipa::path(get, path = "/metrics", tag = "health",
+#[utoipa::path(get, path = "/metrics", tag = "health", security((), ("bearer" = [])),
     responses((status = 200, description = "Prometheus text", body = String,
         content_type = "text/plain")))]
 pub(crate) async fn metrics(State(api): State<Shared>, RawQuery(query): RawQuery) -> Result<Response, Problem> {

@@ -117,7 +117,11 @@ pub struct Shard {
 #[allow(dead_code)] // Read by the description only; the values are read by `body`.
 pub struct DrainBody {
     /// Over how long the goodbyes are spread: a duration with its unit, at most a day.
-    #[schema(required = false, default = "30s", pattern = "^[1-9][0-9]{0,3}(ms|s|m)$")]
+    #[schema(
+        required = false,
+        default = "30s",
+        pattern = "^([1-9][0-9]{0,3}(ms|s)|[1-9][0-9]{0,2}m|([1-9]|1[0-9]|2[0-4])h)$"
+    )]
     over: String,
 }
 

@@ -2,19 +2,19 @@
 
 use std::sync::LazyLock;
 
-use axum::extract::RawQuery;
+use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
 use utoipa::openapi::path::Operation;
-use utoipa::openapi::schema::{AdditionalProperties, Schema};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use crate::api::Problem;
 use crate::api::native::{events, health, node, sessions, streams, summary, terminate};
 use crate::api::problem::ProblemBody;
 use crate::api::query::Params;
+use crate::api::{Problem, Shared};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -44,12 +44,6 @@ impl Modify for Common {
                 ))
                 .build();
             components.security_schemes.insert("bearer".to_owned(), SecurityScheme::Http(scheme));
-            // What we read is read strictly; what we write may grow.
-            for name in ["TerminateBody", "FilterBody", "DrainBody"] {
-                if let Some(RefOr::T(Schema::Object(schema))) = components.schemas.get_mut(name) {
-                    schema.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
-                }
-            }
         }
         for (path, item) in &mut openapi.paths.paths {
             let methods = [(&mut item.get, false), (&mut item.post, true), (&mut item.delete, true)];
@@ -88,14 +82,93 @@ fn add_problems(path: &str, operation: &mut Operation, changes: bool) {
     }
 }
 
-static TEXT: LazyLock<String> = LazyLock::new(|| Description::openapi().to_json().unwrap_or_default());
+/// The description with tokens, and without: then they are optional.
+static TEXTS: LazyLock<[String; 2]> = LazyLock::new(|| [false, true].map(|open| describe(open).to_string()));
+
+/// What the macros cannot say is added to the finished text.
+fn describe(open: bool) -> Value {
+    let mut text = serde_json::to_value(Description::openapi()).unwrap_or_default();
+    if open {
+        text["security"] = json!([{}, {"bearer": []}]);
+    }
+    let schemas = &mut text["components"]["schemas"];
+    let mut filter = json!({"type": "object", "additionalProperties": false, "properties": {},
+        "description": "The fields of the list's filter, as in its query string."});
+    for (name, _) in FILTER_SCHEMAS {
+        filter["properties"][name] = filter_schema(name);
+    }
+    schemas["Filter"] = filter;
+    for name in ["TerminateBody", "DrainBody"] {
+        schemas[name]["additionalProperties"] = json!(false);
+    }
+    let terminate = &mut schemas["TerminateBody"];
+    terminate["properties"]["filter"] = json!({"$ref": "#/components/schemas/Filter"});
+    terminate["properties"]["confirm"]["enum"] = json!(["all"]);
+    // To end everything must be said, or only be tried.
+    terminate["anyOf"] = json!([
+        {"required": ["filter"], "properties": {"filter": {"minProperties": 1}}},
+        {"required": ["confirm"]},
+        {"required": ["dry_run"], "properties": {"dry_run": {"const": true}}},
+    ]);
+    let items = text["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
+    let operations = items.filter_map(Value::as_object_mut).flat_map(|item| item.values_mut());
+    let parameters = operations.filter_map(|operation| operation["parameters"].as_array_mut()).flatten();
+    for parameter in parameters {
+        let name = parameter["name"].as_str().unwrap_or_default().to_owned();
+        // The fields of a filter are told from others of the same name by not being about one thing.
+        let of_filter = parameter["description"].as_str().is_some_and(|text| text.starts_with("Sessions "));
+        let schema = &mut parameter["schema"];
+        if of_filter && FILTER_SCHEMAS.iter().any(|(field, _)| *field == name) {
+            *schema = filter_schema(&name);
+        }
+        // A parameter is there or it is not; it is never null. And a limit may be as large as it likes.
+        if let Some(types) = schema["type"].as_array() {
+            schema["type"] = types.iter().find(|one| **one != "null").cloned().unwrap_or_default();
+        }
+        if let Some(members) = schema.as_object_mut()
+            && members.get("type").is_some_and(|one| one == "integer")
+        {
+            members.remove("format");
+        }
+    }
+    text
+}
+
+/// A name, or several with slashes between them: what [`Name`](crate::names::Name) takes. One alternative only: how
+/// many there may be depends on the other fields, which a schema cannot say.
+const NAME: &str = concat!(
+    r#"^(?!\s|\.{1,2}(/|$))[^,/\x00-\x1f\x7f-\x9f\\"'<>`?#%|^{}\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\u061c]+(?<!\s)"#,
+    r#"(/(?!\s|\.{1,2}(/|$))[^,/\x00-\x1f\x7f-\x9f\\"'<>`?#%|^{}\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\u061c]+(?<!\s))*$"#
+);
+
+/// What each field of a filter looks like.
+const FILTER_SCHEMAS: [(&str, &str); 9] = [
+    ("id", "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"),
+    ("kind", "^(publish|play|ingest|push)$"),
+    ("protocol", "^rtmp$"),
+    ("vhost", NAME),
+    ("app", NAME),
+    ("stream", NAME),
+    ("user", r"^[^,\x00-\x1f\x7f-\x9f]+$"),
+    (
+        "remote",
+        "^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(:[1-9][0-9]{0,3}|/[12]?[0-9])?$|^([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}$",
+    ),
+    ("state", "^(establishing|running|stalling|finished)$"),
+];
+
+fn filter_schema(name: &str) -> Value {
+    let pattern = FILTER_SCHEMAS.iter().find(|(field, _)| *field == name).map_or("", |(_, pattern)| pattern);
+    json!({"type": "string", "pattern": pattern})
+}
 
 /// This description.
 #[utoipa::path(get, path = "/openapi.json", tag = "description",
     responses((status = 200, description = "The description", body = Object)))]
-pub(crate) async fn openapi(RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn openapi(State(api): State<Shared>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     Params::parse(query.as_deref(), &[])?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response())
+    let text = TEXTS[usize::from(api.open)].as_str();
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 #[cfg(test)]
@@ -104,8 +177,7 @@ mod tests {
 
     #[test]
     fn every_route_is_described_with_its_errors() {
-        let description = Description::openapi();
-        let text = serde_json::to_value(&description).unwrap();
+        let text = describe(false);
         assert_eq!(text["openapi"], "3.1.0");
         let paths = text["paths"].as_object().unwrap();
         for path in [
@@ -132,5 +204,10 @@ mod tests {
             }
         }
         assert!(paths["/v1/sessions/terminate"]["post"]["responses"]["415"].is_object());
+        assert_eq!(text["security"], json!([{"bearer": []}]));
+        assert_eq!(describe(true)["security"], json!([{}, {"bearer": []}]));
+        for (field, schema) in FILTER_SCHEMAS {
+            assert_eq!(text["components"]["schemas"]["Filter"]["properties"][field]["pattern"], schema);
+        }
     }
 }

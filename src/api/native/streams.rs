@@ -24,9 +24,9 @@ use crate::stdx::clock::WallAnchor;
 pub struct StreamPage {
     /// The streams.
     streams: Vec<Stream>,
-    /// Where the next page begins; null on the last.
+    /// Where the next page begins, as in `next`; null on the last.
     cursor: Option<String>,
-    /// The next page.
+    /// The address of the next page; null on the last.
     next: Option<String>,
 }
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use axum::extract::{RawPathParams, RawQuery, Request, State};
+use axum::extract::{RawQuery, Request, State};
+use axum::http::Uri;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -37,8 +38,8 @@ pub struct Closed {
 #[allow(dead_code)] // Read by the description only; the values are read by `body`.
 pub struct TerminateBody {
     /// Which: the fields of the list's filter. None at all means every session, and needs `confirm`.
-    #[schema(required = false)]
-    filter: FilterBody,
+    #[schema(required = false, value_type = Object)]
+    filter: (),
     /// How long the same peers are refused on the same streams in the same role: `"30s"`, or whole seconds. More
     /// than a year is taken for a year.
     #[schema(required = false, schema_with = ban_for_schema)]
@@ -47,7 +48,7 @@ pub struct TerminateBody {
     #[schema(required = false, default = false)]
     dry_run: bool,
     /// `all`, to end every session.
-    #[schema(required = false, pattern = "^all$")]
+    #[schema(required = false)]
     confirm: String,
 }
 
@@ -59,42 +60,6 @@ fn ban_for_schema() -> Schema {
         .description(Some("With its unit; without one, seconds"));
     let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).description(Some("Whole seconds"));
     OneOfBuilder::new().item(text).item(seconds).into()
-}
-
-/// The fields of the list's filter; comma = or, several fields = and.
-#[derive(ToSchema)]
-#[allow(dead_code)] // Read by the description only.
-pub struct FilterBody {
-    /// Sessions with one of these ids.
-    #[schema(required = false, pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
-    id: String,
-    /// Sessions of these kinds.
-    #[schema(required = false, pattern = "^(publish|play|ingest|push)(,(publish|play|ingest|push)){0,3}$")]
-    kind: String,
-    /// Sessions of these protocols.
-    #[schema(required = false, pattern = "^rtmp$")]
-    protocol: String,
-    /// Sessions on these virtual hosts.
-    #[schema(required = false, pattern = "^[A-Za-z0-9_.-]*[A-Za-z0-9_-]$", max_length = 100)]
-    vhost: String,
-    /// Sessions in these applications.
-    #[schema(required = false, pattern = "^[A-Za-z0-9_.-]*[A-Za-z0-9_-]$", max_length = 100)]
-    app: String,
-    /// Sessions on these streams: the name, or `app/stream`, or `vhost/app/stream`.
-    #[schema(required = false, pattern = "^([A-Za-z0-9_-]{1,30}/){0,2}[A-Za-z0-9_-]{1,30}$")]
-    stream: String,
-    /// Sessions of these users.
-    #[schema(required = false, pattern = "^[A-Za-z0-9_.@-]{1,100}$")]
-    user: String,
-    /// Sessions from these addresses.
-    #[schema(
-        required = false,
-        pattern = "^(10\\.[1-9]\\.[1-9]\\.[1-9](:19[0-9][0-9])?|10\\.0\\.0\\.0/[89]|::1|fe80::/10)$"
-    )]
-    remote: String,
-    /// Sessions in these states.
-    #[schema(required = false, pattern = "^(establishing|running|stalling)(,(establishing|running|stalling)){0,2}$")]
-    state: String,
 }
 
 /// What became of the sessions.
@@ -121,14 +86,10 @@ pub struct TerminatedBody {
             description = "How long the same peer is refused on the same stream in the same role: a duration with \
                 its unit, or whole seconds. More than a year is taken for a year.")),
     responses((status = 200, description = "The session has ended", body = Closed)))]
-pub(crate) async fn close(
-    State(api): State<Shared>,
-    path: RawPathParams,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
+pub(crate) async fn close(State(api): State<Shared>, uri: Uri, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let mut params = Params::parse(query.as_deref(), &[&["ban_for"]])?;
     let ban_for = params.take("ban_for").map(|text| ban_text(&text)).transpose()?;
-    let id = path_id(&path)?;
+    let id = path_id(&uri)?;
     let state = api
         .control
         .view(|view| view.session(id).map(|row| row.state))
