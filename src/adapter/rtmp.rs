@@ -88,6 +88,8 @@ pub struct Rtmp {
     /// Bytes that came and went before there was a session to book them on.
     unbooked: (u64, u64),
     had_session: bool,
+    /// A session that has ended and whose last answers are still to be written: they are its bytes.
+    ending: Option<(SessionKey, CloseReason)>,
     /// Of the engine's glitches, those that the shard has counted.
     glitches: u32,
     /// When to look after the session next.
@@ -163,6 +165,7 @@ impl Rtmp {
             connect: None,
             unbooked: (0, 0),
             had_session: false,
+            ending: None,
             glitches: 0,
             look_at: now,
             role: Role::Idle,
@@ -320,7 +323,7 @@ impl Rtmp {
         let (request, session) = (it.request, it.session);
         self.engine.end_play(request);
         self.leave(now, core);
-        self.close_session(now, core, session, Reason::StreamEnded.into());
+        self.ending = Some((session, Reason::StreamEnded.into()));
     }
 
     /// Says goodbye before the owner closes: the peer's user reads why.
@@ -334,6 +337,7 @@ impl Rtmp {
 
     /// The connection is closed: ends its session, or records the attempt of one that never had any.
     pub fn handle_close(&mut self, now: Instant, core: &mut Core, reason: CloseReason) {
+        self.close_ending(now, core);
         match self.session() {
             Some(session) => {
                 self.leave(now, core);
@@ -351,7 +355,10 @@ impl Rtmp {
     pub fn write(&mut self, now: Instant, core: &mut Core, wire: &mut dyn Wire) -> Flow {
         match self.prepare(now, core) {
             Due::GiveUp => return Flow::GiveUp,
-            Due::Nothing if self.engine.output().is_empty() => return Flow::Idle,
+            Due::Nothing if self.engine.output().is_empty() => {
+                self.close_ending(now, core);
+                return Flow::Idle;
+            }
             _ => {}
         }
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
@@ -407,6 +414,9 @@ impl Rtmp {
         self.on_written(now, core, sent, sent_from_log, offered);
         if sent < offered || result == Sent::Blocked {
             return Flow::Blocked;
+        }
+        if self.engine.output().is_empty() {
+            self.close_ending(now, core);
         }
         if log_first || offered >= WRITE_BYTES_MAX { Flow::More } else { Flow::Idle }
     }
@@ -470,7 +480,7 @@ impl Rtmp {
                 it.headers = Some(headers.generation);
                 let packager = Packager::new(&core.rtmp);
                 let at = it.cursor.timestamp_ms(&entry.live);
-                for frame in headers.iter() {
+                for frame in it.cursor.missing_headers(&entry.live) {
                     let frame = Frame { timestamp_ms: at.unwrap_or(frame.timestamp_ms), ..frame.clone() };
                     packager.package(&frame, self.engine.output());
                     header_bytes += frame.payload.len() as u64;
@@ -552,7 +562,7 @@ impl Rtmp {
 
     fn session(&self) -> Option<SessionKey> {
         match &self.role {
-            Role::Idle => None,
+            Role::Idle => self.ending.map(|(session, _)| session),
             Role::Asking { session, .. } => Some(*session),
             Role::Publishing(it) => Some(it.session),
             Role::Playing(it) => Some(it.session),
@@ -656,6 +666,7 @@ impl Rtmp {
         stream: &str,
         query: Option<&str>,
     ) {
+        self.close_ending(now, core);
         let Some(connect) = &self.connect else { return };
         let name = match Name::stream(stream) {
             Ok(name) => name,
@@ -758,7 +769,7 @@ impl Rtmp {
             && let Some(session) = self.session()
         {
             self.leave(now, core);
-            self.close_session(now, core, session, Reason::ClientDone.into());
+            self.ending = Some((session, Reason::ClientDone.into()));
         }
     }
 
@@ -778,6 +789,13 @@ impl Rtmp {
                 post_left(core, it.session, it.key);
             }
             Role::Playing(it) => core.streams.unsubscribe(now, it.slot, self.me),
+        }
+    }
+
+    /// Closes a session that has ended, once nothing of it is left to be written.
+    fn close_ending(&mut self, now: Instant, core: &mut Core) {
+        if let Some((session, reason)) = self.ending.take() {
+            self.close_session(now, core, session, reason);
         }
     }
 

@@ -20,12 +20,23 @@ fn exchange(server: &Server, bytes: &[u8]) -> Vec<u8> {
 }
 
 fn attempts(server: &Server, reason: &str) -> u64 {
-    let (_, metrics) = server.call_text("GET", "/metrics", None);
-    metrics
+    metric(server, "sluicegate_attempts_total", &format!("reason=\"{reason}\""))
+}
+
+fn defects(server: &Server) -> u64 {
+    metric(server, "sluicegate_internal_errors_total", "")
+}
+
+/// The sum of a metric over all its series that have `label`.
+fn metric(server: &Server, name: &str, label: &str) -> u64 {
+    let (status, metrics) = server.call_text("GET", "/metrics", None);
+    assert_eq!(status, 200);
+    let series: Vec<f64> = metrics
         .lines()
-        .filter(|line| line.starts_with("sluicegate_attempts_total") && line.contains(&format!("reason=\"{reason}\"")))
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum::<f64>() as u64
+        .filter(|line| line.starts_with(name) && line.contains(label))
+        .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+        .collect();
+    series.iter().sum::<f64>() as u64
 }
 
 #[test]
@@ -113,8 +124,7 @@ fn i1_garbage_connections_change_nothing_for_a_live_player() {
         .map(|m| u64::from_be_bytes(m.payload[5..13].try_into().unwrap()))
         .collect();
     assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "pictures are missing or out of order");
-    let (_, metrics) = server.call_text("GET", "/metrics", None);
-    assert!(metrics.contains("sluicegate_internal_errors_total 0"), "{metrics}");
+    assert_eq!(defects(&server), 0);
     assert_eq!(server.sessions("").len(), 2);
 }
 
@@ -187,7 +197,5 @@ fn fa_26_a_panic_in_one_connection_closes_that_session_alone() {
     assert!(player.pump_until(PATIENCE, |it| it.messages.len() > before));
     victim.pump_until(Duration::from_millis(200), |_| false);
     assert!(!victim.closed, "the neighbour {id} fell too");
-    eventually("the defect is counted", || {
-        server.call_text("GET", "/metrics", None).1.lines().any(|it| it == "sluicegate_internal_errors_total 1")
-    });
+    eventually("the defect is counted", || defects(&server) == 1);
 }
