@@ -114,7 +114,7 @@ fn measure(criterion: &mut Criterion, name: &str, mut step: impl FnMut()) {
 fn lives(criterion: &mut Criterion) {
     let mut maker = Maker::new();
     let (mut table, _keys) = maker.table();
-    // The facts' own three texts and their `Arc` are what allocates here; the table adds nothing.
+    // The facts' two texts and their `Arc` are the three allocations; the table adds none.
     measure(criterion, "session/open_started_close", || {
         let facts = maker.facts();
         let key = table.open(maker.now, facts);

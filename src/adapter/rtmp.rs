@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::adapter::{Core, Flow, Outgoing, Sent, StreamSlot, Wire};
 use crate::admission::{Decision, Request, Ticket};
-use crate::media::{Frame, Track};
+use crate::media::{Frame, FrameFlags, Track};
 use crate::names::{ConnectionId, DEFAULT_VHOST, Kind, Name, NameError, Protocol, StreamKey};
-use crate::proto::rtmp::chunk::write_message;
-use crate::proto::rtmp::message::type_id;
+use crate::proto::rtmp::chunk::{Reader, write_message};
+use crate::proto::rtmp::message::{type_id, write_set_chunk_size};
 use crate::proto::rtmp::server::{ConnectInfo, PLAY_STREAM_ID, Refusal, RequestId, Server, ServerEvent, query_value};
-use crate::proto::rtmp::{ProtocolError, Settings};
+use crate::proto::rtmp::{ProtocolError, Settings, tag};
 use crate::session::{CloseReason, Facts, Reason, SessionKey, State, What};
 use crate::stream::{Cursor, Due, Package, Subscriber};
 
@@ -32,6 +32,34 @@ impl Packager {
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         Self { chunk_size: settings.out_chunk_size as usize }
+    }
+
+    /// Makes frames of what [`package`](Package::package) made, the first of which has the timestamp `base`. Bytes that
+    /// we did not package give fewer frames, never wrong ones.
+    #[must_use]
+    pub fn unpackage(&self, now: Instant, bytes: &[u8], base: u64) -> Vec<Frame> {
+        let mut input = Vec::with_capacity(bytes.len().saturating_add(16));
+        write_set_chunk_size(&mut input, u32::try_from(self.chunk_size).unwrap_or(u32::MAX));
+        input.extend_from_slice(bytes);
+        let mut reader = Reader::new(&Settings::default());
+        reader.authorize();
+        let mut messages = Vec::new();
+        // What went wrong with foreign bytes does not matter: the list ends there.
+        let _ = reader.handle(now, &input, &mut messages);
+        let frames = messages.into_iter().filter_map(|message| {
+            // The wire has 32 bits of the timestamp: count on from the first.
+            let since = (message.timestamp_ms & 0xffff_ffff).wrapping_sub(base & 0xffff_ffff) & 0xffff_ffff;
+            let timestamp_ms = base.saturating_add(since);
+            match message.type_id {
+                type_id::AUDIO => Some(tag::frame(Track::Audio, timestamp_ms, message.payload)),
+                type_id::VIDEO => Some(tag::frame(Track::Video, timestamp_ms, message.payload)),
+                type_id::DATA_AMF0 => {
+                    Some(Frame::new(Track::Data, timestamp_ms, FrameFlags::default(), message.payload))
+                }
+                _ => None,
+            }
+        });
+        frames.collect()
     }
 }
 
@@ -60,6 +88,12 @@ pub struct Rtmp {
     /// Bytes that came and went before there was a session to book them on.
     unbooked: (u64, u64),
     had_session: bool,
+    /// A session that has ended and whose last answers are still to be written: they are its bytes.
+    ending: Option<(SessionKey, CloseReason)>,
+    /// Of the engine's glitches, those that the shard has counted.
+    glitches: u32,
+    /// When to look after the session next.
+    look_at: Instant,
     role: Role,
 }
 
@@ -131,6 +165,9 @@ impl Rtmp {
             connect: None,
             unbooked: (0, 0),
             had_session: false,
+            ending: None,
+            glitches: 0,
+            look_at: now,
             role: Role::Idle,
         }
     }
@@ -143,6 +180,9 @@ impl Rtmp {
         self.book(core, input.len() as u64, 0);
         let result = self.engine.handle_bytes(now, input).map_err(reason_of);
         self.handle_events(now, core);
+        let glitches = self.engine.glitches();
+        core.glitches = core.glitches.wrapping_add(u64::from(glitches.wrapping_sub(self.glitches)));
+        self.glitches = glitches;
         result
     }
 
@@ -153,6 +193,14 @@ impl Rtmp {
     pub fn handle_timeout(&mut self, now: Instant, core: &mut Core) -> Result<(), CloseReason> {
         self.engine.handle_timeout(now).map_err(reason_of)?;
         self.handle_events(now, core);
+        if self.look_at > now {
+            return Ok(());
+        }
+        self.look_at = now + LOOK_EVERY;
+        // A player that is full is not asked by the pump: whether it fell out of the window is found here.
+        if self.prepare(now, core) == Due::GiveUp {
+            return Err(CloseReason::with(Reason::SlowConsumer, "overflows"));
+        }
         let stall_after = core.settings.stall_after;
         let update_every = core.settings.update_every;
         match &mut self.role {
@@ -181,10 +229,21 @@ impl Rtmp {
         Ok(())
     }
 
-    /// When the engine wants [`handle_timeout`](Self::handle_timeout).
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called: at the engine's deadline, and every now and then
+    /// while there is a session to look after.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.engine.next_deadline()
+        let own = match &self.role {
+            Role::Idle | Role::Asking { .. } => None,
+            Role::Publishing(_) | Role::Playing(_) => Some(self.look_at),
+        };
+        self.engine.next_deadline().into_iter().chain(own).min()
+    }
+
+    /// True when bytes wait that no player's cursor brought.
+    #[must_use]
+    pub fn has_output(&mut self) -> bool {
+        !self.engine.output().is_empty()
     }
 
     /// True once the connection is admitted to publish or play.
@@ -264,7 +323,7 @@ impl Rtmp {
         let (request, session) = (it.request, it.session);
         self.engine.end_play(request);
         self.leave(now, core);
-        self.close_session(now, core, session, Reason::StreamEnded.into());
+        self.ending = Some((session, Reason::StreamEnded.into()));
     }
 
     /// Says goodbye before the owner closes: the peer's user reads why.
@@ -278,6 +337,7 @@ impl Rtmp {
 
     /// The connection is closed: ends its session, or records the attempt of one that never had any.
     pub fn handle_close(&mut self, now: Instant, core: &mut Core, reason: CloseReason) {
+        self.close_ending(now, core);
         match self.session() {
             Some(session) => {
                 self.leave(now, core);
@@ -295,7 +355,10 @@ impl Rtmp {
     pub fn write(&mut self, now: Instant, core: &mut Core, wire: &mut dyn Wire) -> Flow {
         match self.prepare(now, core) {
             Due::GiveUp => return Flow::GiveUp,
-            Due::Nothing if self.engine.output().is_empty() => return Flow::Idle,
+            Due::Nothing if self.engine.output().is_empty() => {
+                self.close_ending(now, core);
+                return Flow::Idle;
+            }
             _ => {}
         }
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
@@ -351,6 +414,9 @@ impl Rtmp {
         self.on_written(now, core, sent, sent_from_log, offered);
         if sent < offered || result == Sent::Blocked {
             return Flow::Blocked;
+        }
+        if self.engine.output().is_empty() {
+            self.close_ending(now, core);
         }
         if log_first || offered >= WRITE_BYTES_MAX { Flow::More } else { Flow::Idle }
     }
@@ -414,7 +480,7 @@ impl Rtmp {
                 it.headers = Some(headers.generation);
                 let packager = Packager::new(&core.rtmp);
                 let at = it.cursor.timestamp_ms(&entry.live);
-                for frame in headers.metadata.iter().chain(&headers.video).chain(&headers.audio) {
+                for frame in it.cursor.missing_headers(&entry.live) {
                     let frame = Frame { timestamp_ms: at.unwrap_or(frame.timestamp_ms), ..frame.clone() };
                     packager.package(&frame, self.engine.output());
                     header_bytes += frame.payload.len() as u64;
@@ -456,8 +522,8 @@ impl Rtmp {
             if sent > 0 || it.blocked_since.is_none() {
                 it.blocked_since = Some(now);
             }
-        } else {
-            it.blocked_since = None;
+        } else if it.blocked_since.take().is_some() {
+            core.sessions.set_queue(it.session, 0);
         }
         if from_log == 0 {
             return;
@@ -466,6 +532,9 @@ impl Rtmp {
         let Some(entry) = core.streams.get(it.slot) else { return };
         let written = it.cursor.on_written(&entry.live, from_log as u64);
         let session = it.session;
+        if it.blocked_since.is_some() {
+            core.sessions.set_queue(session, it.cursor.lag_bytes(&entry.live));
+        }
         let mut delivered = 0;
         if let Some(counters) = core.sessions.counters_mut(session) {
             counters.tx_frames += written.frames;
@@ -493,7 +562,7 @@ impl Rtmp {
 
     fn session(&self) -> Option<SessionKey> {
         match &self.role {
-            Role::Idle => None,
+            Role::Idle => self.ending.map(|(session, _)| session),
             Role::Asking { session, .. } => Some(*session),
             Role::Publishing(it) => Some(it.session),
             Role::Playing(it) => Some(it.session),
@@ -597,6 +666,7 @@ impl Rtmp {
         stream: &str,
         query: Option<&str>,
     ) {
+        self.close_ending(now, core);
         let Some(connect) = &self.connect else { return };
         let name = match Name::stream(stream) {
             Ok(name) => name,
@@ -699,7 +769,7 @@ impl Rtmp {
             && let Some(session) = self.session()
         {
             self.leave(now, core);
-            self.close_session(now, core, session, Reason::ClientDone.into());
+            self.ending = Some((session, Reason::ClientDone.into()));
         }
     }
 
@@ -722,6 +792,13 @@ impl Rtmp {
         }
     }
 
+    /// Closes a session that has ended, once nothing of it is left to be written.
+    fn close_ending(&mut self, now: Instant, core: &mut Core) {
+        if let Some((session, reason)) = self.ending.take() {
+            self.close_session(now, core, session, reason);
+        }
+    }
+
     fn close_session(&mut self, now: Instant, core: &mut Core, session: SessionKey, reason: CloseReason) {
         core.close(now, session, reason);
         self.contact_at = now;
@@ -736,6 +813,9 @@ impl Rtmp {
 
 /// A configuration that comes within the first frames is part of the start.
 const FIRST_HEADERS_FRAMES: u64 = 8;
+
+/// How often a session is looked after: stalls, waits, the window of a player that is full.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The least time a player waits before we say that nobody publishes.
 const KNOWN_AFTER: Duration = Duration::from_millis(500);

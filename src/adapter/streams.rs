@@ -7,7 +7,7 @@ use slab::Slab;
 
 use crate::media::Frame;
 use crate::names::{SessionId, ShardId, StreamKey};
-use crate::stream::{Live, Package, RelayItem, RelayReceiver, RelaySender, Settings, StreamSample, Subscriber};
+use crate::stream::{Cursor, Live, Package, RelayItem, RelayReceiver, RelaySender, Settings, StreamSample, Subscriber};
 
 /// A stream's place on this shard. Refers to nothing once the stream has left; the owner of a slot keeps the stream
 /// there by publishing or subscribing.
@@ -205,15 +205,32 @@ impl Streams {
         self.pull_one(now, slot, package);
     }
 
-    /// Copies frames of a stream to another shard from now on, beginning with what a newcomer needs.
-    pub fn open_relay(&mut self, key: &StreamKey, to: ShardId, mut queue: RelaySender) {
+    /// Copies frames of a stream to another shard from now on, beginning with what a newcomer gets: headers and the
+    /// newest group of pictures. The log holds packaged bytes, so `unpackage` makes frames of them again; that happens
+    /// once for each shard that begins to watch.
+    pub fn open_relay(
+        &mut self,
+        now: Instant,
+        key: &StreamKey,
+        to: ShardId,
+        mut queue: RelaySender,
+        unpackage: impl Fn(&[u8], u64) -> Vec<Frame>,
+    ) {
         let Some(entry) = self.by_key.get(key).and_then(|index| self.entries.get_mut(*index)) else { return };
         if entry.publisher.is_some() {
             queue.send(RelayItem::Online);
         }
-        let headers = entry.live.headers();
-        for frame in headers.metadata.iter().chain(&headers.video).chain(&headers.audio) {
-            queue.send(RelayItem::Frame(frame.clone()));
+        let cursor = Cursor::join(&entry.live, now);
+        let base = cursor.timestamp_ms(&entry.live).filter(|_| !cursor.is_waiting());
+        for frame in entry.live.headers().iter() {
+            let timestamp_ms = base.unwrap_or(frame.timestamp_ms);
+            queue.send(RelayItem::Frame(Frame { timestamp_ms, ..frame.clone() }));
+        }
+        if let Some(base) = base {
+            let bytes = entry.live.log().copy_from(cursor.offset());
+            for frame in unpackage(&bytes, base) {
+                queue.send(RelayItem::Frame(frame));
+            }
         }
         entry.relays.retain(|(shard, _)| *shard != to);
         entry.relays.push((to, queue));
@@ -293,6 +310,9 @@ impl Streams {
     pub fn expire(&mut self, now: Instant, out: &mut Vec<Expired>) {
         let by_key = &mut self.by_key;
         self.entries.retain(|index, entry| {
+            for (_, queue) in &mut entry.relays {
+                queue.flush();
+            }
             if entry.live.resume_deadline().is_some_and(|deadline| deadline <= now)
                 && !entry.live.subscribers().is_empty()
             {

@@ -230,6 +230,12 @@ impl Table {
         self.live(key).map(|live| live.queue_bytes)
     }
 
+    /// What waits for all players together right now.
+    #[must_use]
+    pub fn queue_bytes_total(&self) -> u64 {
+        self.slots.iter().filter_map(|slot| slot.live.as_ref()).map(|live| live.queue_bytes).sum()
+    }
+
     /// By its public id.
     #[must_use]
     pub fn find(&self, id: SessionId) -> Option<SessionKey> {

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -93,7 +94,8 @@ impl Shard {
                     }
                 }
                 ToShard::RelayOpen { key, to, queue } => {
-                    self.core.borrow_mut().streams.open_relay(&key, to, queue);
+                    let unpackage = |bytes: &[u8], base| self.packager.unpackage(now, bytes, base);
+                    self.core.borrow_mut().streams.open_relay(now, &key, to, queue, unpackage);
                     self.post_outgoing(now);
                 }
                 ToShard::RelayClose { key, to } => self.core.borrow_mut().streams.close_relay(&key, to),
@@ -180,11 +182,14 @@ impl Shard {
     }
 
     fn sweep(&self, now: Instant) {
-        for (_, connection) in self.connections.borrow().iter() {
-            if connection.is_due(now) {
-                connection.wake();
+        let mut due = std::mem::take(&mut *self.due.borrow_mut());
+        due.extend(self.connections.borrow().iter().filter(|(_, it)| it.is_due(now)).map(|(_, it)| Rc::clone(it)));
+        for connection in due.drain(..) {
+            if catch_unwind(AssertUnwindSafe(|| self.look_after(&connection, now))).is_err() {
+                self.on_panic(&connection);
             }
         }
+        *self.due.borrow_mut() = due;
         let mut expired = Vec::new();
         {
             let mut core = self.core.borrow_mut();
@@ -224,7 +229,7 @@ impl Shard {
             connections: self.connections.borrow().len(),
             unauthenticated: self.unauthenticated.get(),
             loop_lag_max: std::mem::take(&mut clock.lag_max),
-            queue_bytes: sessions.iter().map(|sample| sample.queue_bytes).sum(),
+            queue_bytes: core.sessions.queue_bytes_total(),
             log_bytes: core.streams.log_bytes(),
             dropped_frames: core.dropped_frames,
             relay_dropped: core.streams.relay_dropped(),

@@ -305,6 +305,23 @@ impl Shard {
         }
     }
 
+    /// The clerk's look at the clock for one connection.
+    pub(super) fn look_after(&self, connection: &Connection, now: Instant) {
+        if connection.phase.get() != Phase::Open {
+            return connection.wake();
+        }
+        let result = connection.adapter.borrow_mut().handle_timeout(now, &mut self.core.borrow_mut());
+        match result {
+            Ok(()) => {
+                self.note_progress(connection);
+                if connection.adapter.borrow_mut().has_output() {
+                    connection.wake();
+                }
+            }
+            Err(reason) => self.end(connection, now, reason, reason.reason == Reason::SlowConsumer),
+        }
+    }
+
     /// Ends a connection from our side, now: last words where they can still be read, the session's record, the end of
     /// our half of the socket. Its task does the rest.
     pub(super) fn end(&self, connection: &Connection, now: Instant, reason: CloseReason, goodbye: bool) {

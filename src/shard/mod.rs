@@ -31,7 +31,7 @@ use socket2::Socket;
 use crate::adapter::rtmp::Packager;
 use crate::adapter::{Core, Outgoing};
 use crate::admission::{Bans, Policy};
-use crate::io::doorbell::Sleeper;
+use crate::io::{doorbell::Sleeper, probe};
 use crate::names::ShardId;
 use crate::shard::connection::Connection;
 use crate::shard::mail::{ShardLoad, ToControl};
@@ -88,6 +88,8 @@ pub struct Shard {
     paced: RefCell<Vec<usize>>,
     /// Publishers that are not read because their timestamps run ahead; looked at again at the next tick.
     paused: RefCell<Vec<usize>>,
+    /// What the clerk's sweep found, kept for its memory.
+    due: RefCell<Vec<Rc<Connection>>>,
     totals: RefCell<ShardLoad>,
     /// Mail that the post had no room for, in order. Bounded by what the connections that exist can say, because no
     /// new ones are accepted while it is long.
@@ -120,8 +122,6 @@ const FACTS_EVERY: Duration = Duration::from_millis(5);
 const UNSENT_MAX: usize = 8_192;
 /// How long the executor lets tasks run before it looks at io_uring again.
 const PREEMPT_AFTER: Duration = Duration::from_millis(2);
-/// Registered buffer memory, which we do not use; glommio wants some.
-const IO_MEMORY_BYTES: usize = 64 << 10;
 
 /// Starts a shard on a thread of its own. The thread ends when control says stop.
 ///
@@ -134,7 +134,7 @@ pub fn start(plan: Plan) -> io::Result<std::thread::JoinHandle<io::Result<()>>> 
         let made = LocalExecutorBuilder::new(placement)
             .name(&format!("shard-{}", plan.id))
             .ring_depth(plan.settings.ring_depth)
-            .io_memory(IO_MEMORY_BYTES)
+            .io_memory(probe::IO_MEMORY_BYTES)
             .preempt_timer(PREEMPT_AFTER)
             .make();
         match made {
@@ -180,6 +180,7 @@ impl Shard {
             clerk_waker: RefCell::new(None),
             paced: RefCell::new(Vec::new()),
             paused: RefCell::new(Vec::new()),
+            due: RefCell::new(Vec::new()),
             totals: RefCell::new(ShardLoad::default()),
             unsent: RefCell::new(VecDeque::new()),
             owes_ring: Cell::new(false),

@@ -3,7 +3,9 @@
 use std::io::IoSlice;
 use std::time::Instant;
 
-use crate::media::Track;
+use smallvec::SmallVec;
+
+use crate::media::{Frame, Track};
 use crate::stream::log::{Entry, Filled, millis};
 use crate::stream::{Live, Settings};
 
@@ -100,6 +102,9 @@ enum Why {
     /// It fell out of the window at the frame `since`.
     Overflow,
 }
+
+/// How far a publisher's first headers may be from its beginning.
+const LEADING_HEADERS: u64 = 16;
 
 impl Cursor {
     /// A newcomer's cursor: at the newest group of pictures if the cache holds one, else waiting for the
@@ -245,6 +250,24 @@ impl Cursor {
     #[must_use]
     pub fn frame_remainder(&self) -> u64 {
         self.partial_end.saturating_sub(self.offset)
+    }
+
+    /// The headers that a player needs before it goes on from here: those that the log does not bring by itself before
+    /// the first media of their track.
+    pub fn missing_headers<'a>(&self, live: &'a Live) -> impl Iterator<Item = &'a Frame> + use<'a> {
+        let mut coming: SmallVec<[(Track, u32); 8]> = SmallVec::new();
+        let mut begun: SmallVec<[Track; 3]> = SmallVec::new();
+        for seq in self.seq..self.seq.saturating_add(LEADING_HEADERS) {
+            let Some(entry) = live.log().entry(seq) else { break };
+            if !entry.is_header {
+                begun.push(entry.track);
+            } else if !begun.contains(&entry.track) {
+                coming.push((entry.track, entry.media_len));
+            }
+        }
+        live.headers().iter().filter(move |frame| {
+            !coming.iter().any(|(track, len)| *track == frame.track && *len as usize == frame.payload.len())
+        })
     }
 
     /// The timestamp of the frame at the cursor, if there is one.

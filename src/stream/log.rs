@@ -188,6 +188,22 @@ impl Log {
         filled.count
     }
 
+    /// A copy of everything from `from` on.
+    #[must_use]
+    pub fn copy_from(&self, from: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut slices = [IoSlice::new(&[]); 16];
+        loop {
+            let filled = self.slices(from.saturating_add(out.len() as u64), usize::MAX, &mut slices);
+            if filled == 0 {
+                return out;
+            }
+            for slice in slices.iter().take(filled) {
+                out.extend_from_slice(slice);
+            }
+        }
+    }
+
     /// Bytes of memory held.
     #[must_use]
     pub fn memory(&self) -> usize {

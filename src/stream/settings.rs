@@ -48,7 +48,7 @@ impl Default for Settings {
             overflows_max: 3,
             overflow_window: Duration::from_mins(1),
             resume_window: Duration::from_secs(10),
-            relay_frames: 1_024,
+            relay_frames: 4_096,
             relay_bytes: 16 << 20,
         }
     }

@@ -41,7 +41,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn bans_agree_with_a_plain_list(operations in prop::collection::vec(operation(), 0..120)) {
+    fn bans_agree_with_a_plain_list(operations in prop::collection::vec(operation(), 0..60)) {
         let mut now = Instant::now();
         let mut bans = Bans::new(MAX);
         let mut list: Vec<Entry> = Vec::new();

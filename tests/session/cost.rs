@@ -69,10 +69,15 @@ fn counting_and_sampling_do_not_allocate() {
     let now = Instant::now();
     let key = stream_key();
     let mut table = Table::default();
-    let keys: Vec<SessionKey> = (0..SESSIONS as u64).map(|count| table.open(now, facts(count, now, &key))).collect();
-    let mut samples = Vec::with_capacity(keys.len());
-    table.sample_changed(&mut samples);
-    while table.poll_change().is_some() {}
+    let mut samples = Vec::with_capacity(SESSIONS);
+    // They come one by one, so that never more than one has changed before all of them do.
+    let mut keys: Vec<SessionKey> = Vec::new();
+    for count in 0..SESSIONS as u64 {
+        keys.push(table.open(now, facts(count, now, &key)));
+        samples.clear();
+        table.sample_changed(&mut samples);
+        while table.poll_change().is_some() {}
+    }
 
     let before = CALLS.get();
     for round in 0..3 {

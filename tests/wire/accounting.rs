@@ -8,7 +8,7 @@ use crate::support::{PATIENCE, Server, eventually};
 #[test]
 fn the_sum_a_player_received_is_its_sessions_tx_bytes() {
     let server = Server::start("[stream]\nresume_window = \"500ms\"");
-    let mut player = Raw::play(server.rtmp, "live", "exact");
+    let mut player = Raw::play(server.rtmp, "live", "exact").start();
     let id = server.wait_for_sessions("kind=play", 1)[0]["id"].as_str().unwrap().to_owned();
     let mut publisher = Raw::publish(server.rtmp, "live", "exact").start();
     let published = server.wait_for_sessions("kind=publish", 1)[0]["id"].as_str().unwrap().to_owned();

@@ -20,12 +20,23 @@ fn exchange(server: &Server, bytes: &[u8]) -> Vec<u8> {
 }
 
 fn attempts(server: &Server, reason: &str) -> u64 {
-    let (_, metrics) = server.call_text("GET", "/metrics", None);
-    metrics
+    metric(server, "sluicegate_attempts_total", &format!("reason=\"{reason}\""))
+}
+
+fn defects(server: &Server) -> u64 {
+    metric(server, "sluicegate_internal_errors_total", "")
+}
+
+/// The sum of a metric over all its series that have `label`.
+fn metric(server: &Server, name: &str, label: &str) -> u64 {
+    let (status, metrics) = server.call_text("GET", "/metrics", None);
+    assert_eq!(status, 200);
+    let series: Vec<f64> = metrics
         .lines()
-        .filter(|line| line.starts_with("sluicegate_attempts_total") && line.contains(&format!("reason=\"{reason}\"")))
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum::<f64>() as u64
+        .filter(|line| line.starts_with(name) && line.contains(label))
+        .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+        .collect();
+    series.iter().sum::<f64>() as u64
 }
 
 #[test]
@@ -113,8 +124,7 @@ fn i1_garbage_connections_change_nothing_for_a_live_player() {
         .map(|m| u64::from_be_bytes(m.payload[5..13].try_into().unwrap()))
         .collect();
     assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "pictures are missing or out of order");
-    let (_, metrics) = server.call_text("GET", "/metrics", None);
-    assert!(metrics.contains("sluicegate_internal_errors_total 0"), "{metrics}");
+    assert_eq!(defects(&server), 0);
     assert_eq!(server.sessions("").len(), 2);
 }
 
@@ -160,7 +170,10 @@ fn fa_03_a_stalled_viewer_is_closed_and_its_neighbour_is_not_disturbed() {
 fn rt_36_media_before_publish_closes() {
     let server = Server::start("");
     let mut socket = Raw::play(server.rtmp, "live", "x").start();
-    socket.send(9, 0, &[0x17, 1, 0, 0, 0]);
+    let (_, before) = server.call_text("GET", "/metrics", None);
+    assert!(!before.contains("reason=\"protocol_error\""), "{before}");
+    // A video message of five bytes on chunk stream 6 and message stream 1.
+    socket.send_raw(&[6, 0, 0, 0, 0, 0, 5, 9, 1, 0, 0, 0, 0x17, 1, 0, 0, 0]);
     socket.drain();
 }
 
@@ -184,6 +197,5 @@ fn fa_26_a_panic_in_one_connection_closes_that_session_alone() {
     assert!(player.pump_until(PATIENCE, |it| it.messages.len() > before));
     victim.pump_until(Duration::from_millis(200), |_| false);
     assert!(!victim.closed, "the neighbour {id} fell too");
-    let (_, metrics) = server.call_text("GET", "/metrics", None);
-    assert!(metrics.contains("sluicegate_internal_errors_total 1"), "{metrics}");
+    eventually("the defect is counted", || defects(&server) == 1);
 }

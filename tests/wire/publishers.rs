@@ -19,7 +19,7 @@ fn fa_09_reject_refuses_the_newcomer() {
     let (server, mut first, second) = second_publisher("reject");
     assert_eq!(second.refused.unwrap().0, "NetStream.Publish.BadName");
     first.send_picture(1);
-    assert_eq!(server.sessions("kind=publish").len(), 1);
+    server.wait_for_sessions("kind=publish", 1);
 }
 
 #[test]
