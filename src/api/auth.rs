@@ -24,7 +24,7 @@ const FAILURES_MAX: u32 = 100;
 /// See [`FAILURES_MAX`].
 const FAILURES_WITHIN: Duration = Duration::from_secs(10);
 /// How long a source stays blocked.
-const BLOCKED_FOR: Duration = Duration::from_secs(60);
+const BLOCKED_FOR: Duration = Duration::from_mins(1);
 /// Sources remembered; at the limit the one that failed first leaves.
 const SOURCES_MAX: usize = 4_096;
 /// Requests that may come at once, as a multiple of the rate.

@@ -84,6 +84,7 @@ impl Problem {
     }
 
     /// 405.
+    #[must_use]
     pub fn method_not_allowed(method: &Method) -> Self {
         // A method is a token of the peer's choosing, of any length.
         let name: String = method.as_str().chars().take(32).collect();

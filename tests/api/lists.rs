@@ -75,7 +75,7 @@ async fn ap_06_filters_have_limits() {
     let client = desk_with(3).client();
     let long = "a".repeat(1_025);
     assert_eq!(client.get(&format!("/v1/sessions?app={long}")).await.problem(400).as_deref(), Some("app"));
-    let terms = vec!["a"; 9].join(",");
+    let terms = ["a"; 9].join(",");
     assert_eq!(client.get(&format!("/v1/sessions?app={terms}")).await.problem(400).as_deref(), Some("app"));
     for bad in ["kind=viewer", "remote=nowhere", "state=ok", "stream=%25", "id=1", "app=a%00", "app=%ff"] {
         let field = bad.split('=').next().unwrap();

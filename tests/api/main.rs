@@ -1,4 +1,5 @@
 //! The HTTP API against a model made by hand: no shard runs here.
+#![allow(clippy::pedantic)]
 
 mod description;
 #[path = "../support/desk.rs"]

@@ -1,4 +1,5 @@
 //! Other systems' answers, held to what was recorded of them.
+#![allow(clippy::pedantic)]
 
 mod datarhei;
 #[path = "../support/desk.rs"]

@@ -38,7 +38,7 @@ struct Inner {
 /// What the API told control.
 #[derive(Clone, Debug)]
 pub enum Order {
-    Terminate(Terminate),
+    Terminate(Box<Terminate>),
     Drain(Duration),
 }
 
@@ -126,7 +126,7 @@ impl Backend for Desk {
                 self.finish(*id, what.reason);
             }
         }
-        self.0.orders.lock().unwrap().push(Order::Terminate(what));
+        self.0.orders.lock().unwrap().push(Order::Terminate(Box::new(what)));
         Box::pin(std::future::ready(Ok(Terminated { ids, matched, closed, banned })))
     }
 

@@ -145,7 +145,7 @@ pub struct EventBody {
     params(
         ("after" = Option<String>, Query, pattern = "^[0-9a-f]{1,16}-[0-9]{1,19}$",
             description = "Begin after the event with this id. Without it the stream begins now."),
-        ("Last-Event-ID" = Option<String>, Header, pattern = "^[0-9a-f]{1,16}-[0-9]{1,19}$",
+        ("Last-Event-ID" = Option<String>, Header, pattern = "^([0-9a-f]{1,16}-[0-9]{1,19})?$",
             description = "The same, as browsers send it; it wins over `after`."),
         ("event" = Option<String>, Query,
             pattern = "^(session(\\.(opened|authorized|started|updated|altered|overflowed|stalled|recovered|denied|closed))?|stream(\\.(online|idle|offline))?|attempt|server(\\.(ready|draining))?)$",

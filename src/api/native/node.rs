@@ -17,7 +17,7 @@ use crate::metrics::Process;
 use crate::stdx::units::parse_duration;
 
 /// How long a drain may take.
-const DRAIN_MAX: Duration = Duration::from_secs(86_400);
+const DRAIN_MAX: Duration = Duration::from_hours(24);
 /// Over how long a drain is spread when nobody says.
 const DRAIN_DEFAULT: Duration = Duration::from_secs(30);
 
@@ -67,6 +67,7 @@ pub struct Descriptors {
 
 /// One core.
 #[derive(Serialize, ToSchema)]
+#[allow(clippy::struct_field_names)] // Elsewhere a shard is named so, too.
 pub struct Shard {
     /// Its index.
     shard: usize,

@@ -112,7 +112,7 @@ fn describe(open: bool) -> Value {
     ]);
     let items = text["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
     let operations = items.filter_map(Value::as_object_mut).flat_map(|item| item.values_mut());
-    let parameters = operations.filter_map(|operation| operation["parameters"].as_array_mut()).flatten();
+    let parameters = operations.filter_map(|operation| operation.get_mut("parameters")?.as_array_mut()).flatten();
     for parameter in parameters {
         let name = parameter["name"].as_str().unwrap_or_default().to_owned();
         // The fields of a filter are told from others of the same name by not being about one thing.
@@ -124,6 +124,10 @@ fn describe(open: bool) -> Value {
         // A parameter is there or it is not; it is never null. And a limit may be as large as it likes.
         if let Some(types) = schema["type"].as_array() {
             schema["type"] = types.iter().find(|one| **one != "null").cloned().unwrap_or_default();
+        }
+        if schema["type"] == "boolean" {
+            // A name without a value says yes.
+            *schema = json!({"type": "string", "enum": ["true", "false", ""]});
         }
         if let Some(members) = schema.as_object_mut()
             && members.get("type").is_some_and(|one| one == "integer")

@@ -98,7 +98,7 @@ pub(crate) async fn list(State(api): State<Shared>, RawQuery(query): RawQuery) -
         // Between slices control may do something else.
         tokio::task::yield_now().await;
     }
-    let cursor = after.filter(|_| more).map(|id| page::cursor(&list, &id.as_u128().to_be_bytes()));
+    let cursor = after.filter(|_| more).map(|id| page::cursor(&list, id.to_string().as_bytes()));
     let next = cursor.as_deref().map(|cursor| page::next_link("/v1/sessions", query.as_deref(), cursor));
     Ok(json(&SessionPage { sessions, cursor, next }))
 }
@@ -177,12 +177,6 @@ fn slice(view: &View, filter: &Filter, after: Option<SessionId>, room: usize, no
 }
 
 fn id_of(key: &[u8]) -> Result<SessionId, Problem> {
-    let wrong = || Problem::parameter("cursor", "this is not a cursor of this list");
-    let bytes: [u8; 16] = key.try_into().map_err(|_| wrong())?;
-    let hex = format!("{:032x}", u128::from_be_bytes(bytes));
-    let (a, rest) = hex.split_at(8);
-    let (b, rest) = rest.split_at(4);
-    let (c, rest) = rest.split_at(4);
-    let (d, e) = rest.split_at(4);
-    SessionId::parse(&format!("{a}-{b}-{c}-{d}-{e}")).ok_or_else(wrong)
+    let id = std::str::from_utf8(key).ok().and_then(SessionId::parse);
+    id.ok_or_else(|| Problem::parameter("cursor", "this is not a cursor of this list"))
 }

@@ -32,6 +32,7 @@ pub struct StreamPage {
 
 /// A stream that is published, played, or waits for its publisher to come back.
 #[derive(Serialize, ToSchema)]
+#[allow(clippy::struct_field_names)] // It is the word for it.
 pub struct Stream {
     /// Its virtual host.
     vhost: String,
@@ -144,10 +145,10 @@ pub(crate) async fn list(State(api): State<Shared>, RawQuery(query): RawQuery) -
     let (mut streams, mut more) = (Vec::new(), true);
     let now = Instant::now();
     while more && streams.len() < limit {
-        let (found, last, rest) =
+        let (found, newest, rest) =
             api.control.view(|view| slice(view, &filter, after.as_ref(), limit - streams.len(), now));
         streams.extend(found);
-        after = last.or(after);
+        after = newest.or(after);
         more = rest;
         tokio::task::yield_now().await;
     }

@@ -19,10 +19,11 @@ use crate::control::{Filter, Terminate};
 use crate::session::{Reason, State as Life};
 
 /// The longest ban; longer is taken for this.
-pub const BAN_MAX: Duration = Duration::from_secs(365 * 86_400);
+pub const BAN_MAX: Duration = Duration::from_hours(365 * 24);
 
 /// What became of one session.
 #[derive(Serialize, ToSchema)]
+#[allow(clippy::struct_field_names)] // It is the word for it.
 pub struct Closed {
     /// The session.
     #[schema(format = Uuid)]

@@ -55,13 +55,11 @@ async fn answer(api: &Shared, uri: &Uri, headers: &HeaderMap, with_summary: bool
         if gzip && body.len() >= GZIP_FROM { (compress(&body), true) } else { (body, false) }
     };
     let (body, compressed) = if large {
-        match tokio::task::spawn_blocking(render).await {
-            Ok(done) => done,
-            Err(_) => {
-                let detail = "the answer could not be rendered";
-                return error(&Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail));
-            }
-        }
+        let Ok(done) = tokio::task::spawn_blocking(render).await else {
+            let detail = "the answer could not be rendered";
+            return error(&Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail));
+        };
+        done
     } else {
         render()
     };
