@@ -14,7 +14,7 @@ use crate::proto::rtmp::message::{type_id, write_set_chunk_size};
 use crate::proto::rtmp::server::{ConnectInfo, PLAY_STREAM_ID, Refusal, RequestId, Server, ServerEvent, query_value};
 use crate::proto::rtmp::{ProtocolError, Settings, tag};
 use crate::session::{CloseReason, Facts, Reason, SessionKey, State, What};
-use crate::stream::{Cursor, Due, Package, Subscriber};
+use crate::stream::{Cursor, Due, Package, Subscriber, Written};
 
 /// Slices of one vectored write. A block of the log is 64 KiB, so sixteen carry more than a write ever takes.
 const SLICES_MAX: usize = 16;
@@ -136,8 +136,12 @@ struct Playing {
     wants: (bool, bool),
     /// The generation of the stream's headers that the player has, once it has any.
     headers: Option<u32>,
-    /// When to give up waiting for a publisher; `None` once there was one.
+    /// When to give up waiting, first for a publisher and then for its first keyframe; `None` once media came.
     wait_until: Option<Instant>,
+    /// It is the keyframe that is waited for.
+    saw_publisher: bool,
+    /// The most bytes that ever waited for this player.
+    queue_peak: u64,
     last_write_at: Instant,
     /// Since when the peer takes nothing although something is due.
     blocked_since: Option<Instant>,
@@ -172,18 +176,18 @@ impl Rtmp {
         }
     }
 
-    /// Takes bytes from the peer.
+    /// Takes bytes from the peer; tells how many frames and requests were in them.
     ///
     /// # Errors
     /// Why the connection is to be closed, once what is in the output has been offered to the peer.
-    pub fn handle_bytes(&mut self, now: Instant, core: &mut Core, input: &[u8]) -> Result<(), CloseReason> {
+    pub fn handle_bytes(&mut self, now: Instant, core: &mut Core, input: &[u8]) -> Result<usize, CloseReason> {
         self.book(core, input.len() as u64, 0);
         let result = self.engine.handle_bytes(now, input).map_err(reason_of);
-        self.handle_events(now, core);
+        let events = self.handle_events(now, core);
         let glitches = self.engine.glitches();
         core.glitches = core.glitches.wrapping_add(u64::from(glitches.wrapping_sub(self.glitches)));
         self.glitches = glitches;
-        result
+        result.map(|()| events)
     }
 
     /// Looks at the clock: the engine's deadlines, a player's wait, a session that stalls or is due to report.
@@ -211,8 +215,13 @@ impl Rtmp {
             Role::Playing(it) => {
                 watch(now, core, it.session, it.last_write_at, stall_after, &mut it.updated_at, update_every);
                 if it.wait_until.is_some_and(|until| until <= now) {
-                    if core.streams.get(it.slot).is_some_and(|entry| entry.live.is_published()) {
-                        it.wait_until = None;
+                    let is_published = core.streams.get(it.slot).is_some_and(|entry| entry.live.is_published());
+                    if is_published && !it.saw_publisher {
+                        it.saw_publisher = true;
+                        it.wait_until = Some(now + core.settings.first_keyframe);
+                    } else if is_published {
+                        self.engine.goodbye(NO_KEYFRAME);
+                        return Err(CloseReason::with(Reason::StreamEnded, "no_keyframe"));
                     } else {
                         self.engine.goodbye(NOT_FOUND);
                         return Err(CloseReason::with(Reason::StreamEnded, "never_published"));
@@ -487,7 +496,11 @@ impl Rtmp {
                     header_frames += 1;
                 }
             }
-            if let Some(counters) = core.sessions.counters_mut(it.session) {
+            // The counters of a player that keeps up are touched once a write, not twice.
+            if (waiting > it.queue_peak || header_frames > 0)
+                && let Some(counters) = core.sessions.counters_mut(it.session)
+            {
+                it.queue_peak = it.queue_peak.max(waiting);
                 counters.queue_peak_bytes = counters.queue_peak_bytes.max(waiting);
                 counters.tx_media_bytes += header_bytes;
                 counters.tx_frames += header_frames;
@@ -516,30 +529,34 @@ impl Rtmp {
     }
 
     fn on_written(&mut self, now: Instant, core: &mut Core, sent: usize, from_log: usize, offered: usize) {
-        self.book(core, 0, sent as u64);
-        let Role::Playing(it) = &mut self.role else { return };
+        let Role::Playing(it) = &mut self.role else { return self.book(core, 0, sent as u64) };
+        let session = it.session;
+        let mut written = Written::default();
+        let mut lag = 0;
+        if let Some(entry) = core.streams.get(it.slot) {
+            if from_log > 0 {
+                it.last_write_at = now;
+                written = it.cursor.on_written(&entry.live, from_log as u64);
+            }
+            lag = it.cursor.lag_bytes(&entry.live);
+        }
+        let mut delivered = 0;
+        if let Some(counters) = core.sessions.counters_mut(session) {
+            counters.tx_bytes += sent as u64;
+            counters.tx_frames += written.frames;
+            counters.tx_media_bytes += written.media_bytes;
+            delivered = counters.tx_media_bytes;
+        }
         if sent < offered {
             if sent > 0 || it.blocked_since.is_none() {
                 it.blocked_since = Some(now);
             }
+            core.sessions.set_queue(session, lag);
         } else if it.blocked_since.take().is_some() {
-            core.sessions.set_queue(it.session, 0);
+            core.sessions.set_queue(session, 0);
         }
         if from_log == 0 {
             return;
-        }
-        it.last_write_at = now;
-        let Some(entry) = core.streams.get(it.slot) else { return };
-        let written = it.cursor.on_written(&entry.live, from_log as u64);
-        let session = it.session;
-        if it.blocked_since.is_some() {
-            core.sessions.set_queue(session, it.cursor.lag_bytes(&entry.live));
-        }
-        let mut delivered = 0;
-        if let Some(counters) = core.sessions.counters_mut(session) {
-            counters.tx_frames += written.frames;
-            counters.tx_media_bytes += written.media_bytes;
-            delivered = counters.tx_media_bytes;
         }
         match core.sessions.state(session) {
             Some(State::Establishing) if delivered >= core.settings.play_started_bytes => {
@@ -569,8 +586,10 @@ impl Rtmp {
         }
     }
 
-    fn handle_events(&mut self, now: Instant, core: &mut Core) {
+    fn handle_events(&mut self, now: Instant, core: &mut Core) -> usize {
+        let mut count = 0;
         while let Some(event) = self.engine.poll_event() {
+            count += 1;
             match event {
                 ServerEvent::Frame(frame) => self.on_frame(now, core, frame),
                 ServerEvent::Connect(info) => self.on_connect(now, core, *info),
@@ -592,6 +611,7 @@ impl Rtmp {
                 ServerEvent::ReceiveVideo(request, wanted) => self.on_receive(request, None, Some(wanted)),
             }
         }
+        count
     }
 
     fn on_receive(&mut self, request: RequestId, audio: Option<bool>, video: Option<bool>) {
@@ -751,7 +771,11 @@ impl Rtmp {
             wants: (true, true),
             headers: None,
             // Another shard may publish it, which takes a message there and back to know.
-            wait_until: waits.then(|| now + core.settings.play_wait.max(KNOWN_AFTER)),
+            wait_until: Some(
+                now + if waits { core.settings.play_wait.max(KNOWN_AFTER) } else { core.settings.first_keyframe },
+            ),
+            saw_publisher: !waits,
+            queue_peak: 0,
             last_write_at: now,
             blocked_since: None,
             updated_at: now,
@@ -822,6 +846,9 @@ const KNOWN_AFTER: Duration = Duration::from_millis(500);
 
 const NOT_FOUND: Refusal =
     Refusal { code: "NetStream.Play.StreamNotFound", description: "Nobody publishes this stream." };
+
+const NO_KEYFRAME: Refusal =
+    Refusal { code: "NetStream.Play.Failed", description: "The stream has had no keyframe to begin with." };
 
 /// Reports a stall and the periodic update of a session.
 fn watch(
@@ -902,7 +929,9 @@ fn refusal(reason: CloseReason, kind: Kind) -> Refusal {
         Reason::Replaced => "Another publisher took the stream over.",
         Reason::Banned => "You have been refused for some time.",
         Reason::Kicked => "The session was ended by the operator.",
-        Reason::AuthDenied => "You are not allowed to do this.",
+        Reason::AuthDenied | Reason::IpDenied => "You are not allowed to do this.",
+        Reason::ConcurrencyLimit => "Too many sessions at once.",
+        Reason::LimitExceeded => "A limit of this server was exceeded.",
         Reason::Drain => {
             return Refusal {
                 code: "NetConnection.Connect.Closed",
@@ -916,7 +945,7 @@ fn refusal(reason: CloseReason, kind: Kind) -> Refusal {
         _ => "The session was ended by the server.",
     };
     let code = match (reason.reason, publish) {
-        (Reason::Banned | Reason::AuthDenied, true) => "NetStream.Publish.Denied",
+        (Reason::Banned | Reason::AuthDenied | Reason::IpDenied, true) => "NetStream.Publish.Denied",
         (_, true) => "NetStream.Publish.Failed",
         (_, false) => "NetStream.Play.Failed",
     };

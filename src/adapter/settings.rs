@@ -16,6 +16,9 @@ pub struct Settings {
     /// How long a player waits for a stream that nobody publishes. 0 = refused as soon as that is known.
     #[serde(with = "units::duration")]
     pub play_wait: Duration,
+    /// How long a player of a stream that is published waits for its first keyframe.
+    #[serde(with = "units::duration")]
+    pub first_keyframe: Duration,
     /// Delivered media bytes after which a play session counts as started.
     #[serde(with = "units::bytes")]
     pub play_started_bytes: u64,
@@ -40,6 +43,7 @@ impl Default for Settings {
         Self {
             vhosts: Vec::new(),
             play_wait: Duration::from_secs(20),
+            first_keyframe: Duration::from_secs(20),
             play_started_bytes: 1,
             no_progress: Duration::from_secs(10),
             stall_after: Duration::from_secs(2),

@@ -108,6 +108,13 @@ pub const RULES: &[Rule] = &[
         1 << 30,
         "0 would start before media flows",
     ),
+    time(
+        "sessions.first_keyframe",
+        |c| ms(c.sessions.first_keyframe),
+        1_000,
+        600_000,
+        "encoders send one every 2 to 10 s",
+    ),
     time("sessions.stall_after", |c| ms(c.sessions.stall_after), 100, 600_000, "less calls every hiccup a stall"),
     off(time("sessions.update_every", |c| ms(c.sessions.update_every), 1_000, 86_400_000, "less floods the events")),
     count(

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
@@ -138,6 +139,7 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
     let mut threads = Vec::new();
     let descriptors = probe::Resource::Descriptors.limit().map_or(1_024, |limit| limit.soft);
     let connections = usize::try_from(check::connections_max(&config, descriptors)).unwrap_or(usize::MAX);
+    let connections_open = Arc::new(AtomicUsize::new(0));
     let cores = probe::allowed_cores();
     let rtmp_settings = Arc::new(config.rtmp.clone());
     for (index, sleeper) in (0u16..).zip(sleepers) {
@@ -155,7 +157,8 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
             rtmp_listeners: listeners.get_mut(usize::from(index)).map(std::mem::take).unwrap_or_default(),
             sleeper,
             post: Arc::clone(&post),
-            connections_max: connections.div_ceil(count),
+            connections_max: connections,
+            connections_open: Arc::clone(&connections_open),
         };
         match shard::start(plan) {
             Ok(thread) => threads.push(thread),

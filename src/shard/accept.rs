@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use glommio::timer::sleep;
@@ -86,6 +87,7 @@ impl Shard {
             self.core.borrow_mut().attempt(now, None, accepted.remote, reason);
             return;
         }
+        self.connections_open.fetch_add(1, Ordering::Relaxed);
         let count = self.connection_count.get() + 1;
         self.connection_count.set(count);
         let id = ConnectionId::new(self.id, count);
@@ -113,7 +115,7 @@ impl Shard {
         if self.state.get() != Phase::Serving {
             return Some(Reason::Drain.into());
         }
-        if self.connections.borrow().len() >= self.connections_max {
+        if self.connections_open.load(Ordering::Relaxed) >= self.connections_max {
             return Some(CloseReason::with(Reason::Overload, "connections"));
         }
         let source = self.sources.borrow().get(&source_of(remote)).copied().unwrap_or_default();
@@ -140,7 +142,9 @@ impl Shard {
 
     /// Removes a closed connection from the books.
     pub(super) fn forget(&self, connection: &Connection) {
-        self.connections.borrow_mut().try_remove(connection.key);
+        if self.connections.borrow_mut().try_remove(connection.key).is_some() {
+            self.connections_open.fetch_sub(1, Ordering::Relaxed);
+        }
         let mut sources = self.sources.borrow_mut();
         let key = source_of(connection.remote);
         if let Some(source) = sources.get_mut(&key) {

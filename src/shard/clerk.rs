@@ -43,7 +43,7 @@ pub async fn run(shard: Rc<Shard>, mut bell: Doorbell, listeners: Vec<Listening>
             rung.or(async { tick.as_mut().await }).await;
         }
         let now = Instant::now();
-        shard.core.borrow_mut().streams.pull(now, &shard.packager);
+        shard.contained(|| shard.core.borrow_mut().streams.pull(now, &shard.packager));
         shard.read_mail(&listeners).await;
         if Instant::now() >= clock.next_tick {
             shard.tick(&mut clock);
@@ -88,19 +88,21 @@ impl Shard {
                 ToShard::PublishVerdict { ticket, verdict } => {
                     let asked = self.core.borrow_mut().take_ticket(ticket);
                     if let Some(connection) = asked.and_then(|who| self.connection(who.0)) {
-                        let mut core = self.core.borrow_mut();
-                        connection.with_adapter(|adapter| adapter.handle_verdict(now, &mut core, ticket, verdict));
+                        self.guarded(&connection, || {
+                            let mut core = self.core.borrow_mut();
+                            connection.with_adapter(|adapter| adapter.handle_verdict(now, &mut core, ticket, verdict));
+                        });
                         connection.wake();
                     }
                 }
                 ToShard::RelayOpen { key, to, queue } => {
                     let unpackage = |bytes: &[u8], base| self.packager.unpackage(now, bytes, base);
-                    self.core.borrow_mut().streams.open_relay(now, &key, to, queue, unpackage);
+                    self.contained(|| self.core.borrow_mut().streams.open_relay(now, &key, to, queue, unpackage));
                     self.post_outgoing(now);
                 }
                 ToShard::RelayClose { key, to } => self.core.borrow_mut().streams.close_relay(&key, to),
                 ToShard::RelayAttach { key, queue } => {
-                    self.core.borrow_mut().streams.attach(now, &key, queue, &self.packager);
+                    self.contained(|| self.core.borrow_mut().streams.attach(now, &key, queue, &self.packager));
                 }
                 ToShard::Close { order, sessions, reason } => self.close_sessions(order, &sessions, reason).await,
                 ToShard::Ban { order, bans } => {
@@ -144,7 +146,7 @@ impl Shard {
             for id in some {
                 let owner = self.core.borrow().owner(*id);
                 if let Some(connection) = owner.and_then(|who| self.connection(who.0)) {
-                    self.end(&connection, now, reason, true);
+                    self.guarded(&connection, || self.end(&connection, now, reason, true));
                     count += 1;
                 }
             }
@@ -152,6 +154,20 @@ impl Shard {
             glommio::yield_if_needed().await;
         }
         self.say(Instant::now(), ToControl::Done { order, count });
+    }
+
+    /// Does something for one connection; a defect in it costs that connection and nothing else.
+    pub(super) fn guarded(&self, connection: &Connection, step: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(step)).is_err() {
+            self.on_panic(connection);
+        }
+    }
+
+    /// Does something that belongs to no connection; a defect in it is counted and costs what it was about to do.
+    fn contained(&self, step: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(step)).is_err() {
+            self.totals.borrow_mut().internal_errors += 1;
+        }
     }
 
     pub(super) fn connection(&self, key: usize) -> Option<Rc<Connection>> {
@@ -185,9 +201,7 @@ impl Shard {
         let mut due = std::mem::take(&mut *self.due.borrow_mut());
         due.extend(self.connections.borrow().iter().filter(|(_, it)| it.is_due(now)).map(|(_, it)| Rc::clone(it)));
         for connection in due.drain(..) {
-            if catch_unwind(AssertUnwindSafe(|| self.look_after(&connection, now))).is_err() {
-                self.on_panic(&connection);
-            }
+            self.guarded(&connection, || self.look_after(&connection, now));
         }
         *self.due.borrow_mut() = due;
         let mut expired = Vec::new();
@@ -211,9 +225,10 @@ impl Shard {
         };
         for player in players {
             if let Some(connection) = self.connection(player.0) {
-                let mut core = self.core.borrow_mut();
-                connection.with_adapter(|adapter| adapter.handle_stream_end(now, &mut core, slot));
-                drop(core);
+                self.guarded(&connection, || {
+                    let mut core = self.core.borrow_mut();
+                    connection.with_adapter(|adapter| adapter.handle_stream_end(now, &mut core, slot));
+                });
                 connection.wake();
             }
         }
@@ -258,7 +273,7 @@ impl Shard {
             let stop_at = clock.stop_at.get().unwrap_or(now + Duration::from_secs(2));
             clock.stop_at.set(Some(stop_at));
             for connection in &connections {
-                self.end(connection, now, Reason::Drain.into(), true);
+                self.guarded(connection, || self.end(connection, now, Reason::Drain.into(), true));
             }
             if now >= stop_at {
                 self.state.set(Phase::Stopped);
@@ -271,7 +286,7 @@ impl Shard {
         let mut open: Vec<_> = connections.iter().filter(|connection| connection.is_open()).collect();
         if passed >= total {
             for connection in open {
-                self.end(connection, now, Reason::Drain.into(), true);
+                self.guarded(connection, || self.end(connection, now, Reason::Drain.into(), true));
             }
             return;
         }
@@ -279,7 +294,7 @@ impl Shard {
         let ticks_left = total.saturating_sub(passed).as_millis() / TICK.as_millis() + 1;
         let share = open.len().div_ceil(usize::try_from(ticks_left).unwrap_or(usize::MAX).max(1));
         for connection in open.into_iter().take(share) {
-            self.end(connection, now, Reason::Drain.into(), true);
+            self.guarded(connection, || self.end(connection, now, Reason::Drain.into(), true));
         }
     }
 }

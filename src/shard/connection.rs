@@ -14,8 +14,10 @@ use crate::io::tcp;
 use crate::session::{CloseReason, Reason};
 use crate::shard::Shard;
 
-/// Reads in one turn before others get theirs.
+/// Reads in one turn before others get theirs: 256 KiB.
 const READS_PER_TURN: u32 = 4;
+/// Frames and requests in one turn before others get theirs, for a peer whose messages are tiny.
+const EVENTS_PER_TURN: usize = 200;
 /// Published bytes the pump has not handed out beyond which publishers are not read: the pace of the fan-out.
 const UNFLUSHED_MAX: u64 = 1 << 20;
 /// How long a connection that we ended may take to read our last words.
@@ -201,6 +203,7 @@ impl Shard {
 
     fn read_turn(&self, cx: &mut Context<'_>, connection: &Connection, now: Instant) -> Result<(), Ended> {
         let mut buffer = self.read_buffer.borrow_mut();
+        let mut events = 0;
         for turn in 0.. {
             {
                 let core = self.core.borrow();
@@ -215,7 +218,7 @@ impl Shard {
                     return Ok(());
                 }
             }
-            if turn == READS_PER_TURN {
+            if turn == READS_PER_TURN || events >= EVENTS_PER_TURN {
                 cx.waker().wake_by_ref();
                 return Ok(());
             }
@@ -233,7 +236,7 @@ impl Shard {
             }
             let input = buffer.get(..bytes).unwrap_or_default();
             let result = connection.adapter.borrow_mut().handle_bytes(now, &mut self.core.borrow_mut(), input);
-            result.map_err(Ended::Us)?;
+            events += result.map_err(Ended::Us)?;
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -63,8 +64,10 @@ pub struct Plan {
     pub sleeper: Sleeper,
     /// The mail.
     pub post: Arc<Post>,
-    /// Connections this shard may hold.
+    /// Connections that all shards together may hold.
     pub connections_max: usize,
+    /// Connections that all shards together hold.
+    pub connections_open: Arc<AtomicUsize>,
 }
 
 /// A shard's state. One thread.
@@ -76,6 +79,7 @@ pub struct Shard {
     packager: Packager,
     connections: RefCell<Slab<Rc<Connection>>>,
     connections_max: usize,
+    connections_open: Arc<AtomicUsize>,
     /// Connections by source that are not admitted yet, and all of them.
     sources: RefCell<HashMap<IpAddr, Source>>,
     connection_count: Cell<u64>,
@@ -114,8 +118,8 @@ enum Phase {
     Stopped,
 }
 
-/// Bytes of the shared read buffer: the most one connection reads in a turn.
-const READ_BUFFER_BYTES: usize = 256 << 10;
+/// Bytes of the shared read buffer: the most that one read takes.
+const READ_BUFFER_BYTES: usize = 64 << 10;
 /// Facts reach control at most this often; questions reach it at once.
 const FACTS_EVERY: Duration = Duration::from_millis(5);
 /// Mail that may wait for room before the shard stops accepting.
@@ -172,6 +176,7 @@ impl Shard {
             packager,
             connections: RefCell::new(Slab::new()),
             connections_max: plan.connections_max,
+            connections_open: plan.connections_open,
             sources: RefCell::new(HashMap::new()),
             connection_count: Cell::new(0),
             unauthenticated: Cell::new(0),

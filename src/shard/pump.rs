@@ -5,7 +5,6 @@
 //! The wait is bounded by `latency_max`.
 
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -69,10 +68,8 @@ async fn round(shard: &Shard, players: &[Subscriber]) -> Duration {
         for player in slice {
             // The connection may be gone, or another's by now: then this write finds nothing due.
             let connection = shard.connections.borrow().get(player.0).map(Rc::clone);
-            if let Some(connection) = connection
-                && catch_unwind(AssertUnwindSafe(|| shard.write_from_pump(&connection, began))).is_err()
-            {
-                shard.on_panic(&connection);
+            if let Some(connection) = connection {
+                shard.guarded(&connection, || shard.write_from_pump(&connection, began));
             }
         }
         busy += began.elapsed();

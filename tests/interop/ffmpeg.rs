@@ -98,7 +98,7 @@ fn a_refused_publisher_reads_why() {
 }
 
 #[test]
-fn a_killed_publisher_is_closed_and_a_silent_one_times_out() {
+fn fa_08_a_killed_publisher_is_closed_and_a_silent_one_times_out() {
     let server = Server::start("[rtmp]\nmedia_timeout = \"1s\"\n[stream]\nresume_window = \"1s\"");
     let (_dir, dir) = scratch();
     let clip = dir.join("clip.flv");

@@ -129,7 +129,7 @@ fn i1_garbage_connections_change_nothing_for_a_live_player() {
 }
 
 #[test]
-fn fa_03_a_stalled_viewer_is_closed_and_its_neighbour_is_not_disturbed() {
+fn fa_03_fa_08_a_stalled_viewer_is_closed_and_its_neighbour_is_not_disturbed() {
     let server = Server::start("[sessions]\nno_progress = \"1s\"\n[stream]\nqueue_bytes = \"256KiB\"");
     let mut publisher = Raw::publish(server.rtmp, "live", "slow").start();
     let mut healthy = Raw::play(server.rtmp, "live", "slow").start();

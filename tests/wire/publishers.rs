@@ -15,7 +15,7 @@ fn second_publisher(policy: &str) -> (Server, Raw, Raw) {
 }
 
 #[test]
-fn fa_09_reject_refuses_the_newcomer() {
+fn fa_09_rt_60_reject_refuses_the_newcomer() {
     let (server, mut first, second) = second_publisher("reject");
     assert_eq!(second.refused.unwrap().0, "NetStream.Publish.BadName");
     first.send_picture(1);
@@ -29,7 +29,7 @@ fn fa_09_another_identity_is_refused() {
 }
 
 #[test]
-fn fa_09_takeover_replaces_the_first() {
+fn fa_09_rt_60_takeover_replaces_the_first() {
     let (server, mut first, second) = second_publisher("takeover");
     assert!(second.started);
     first.drain();

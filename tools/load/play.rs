@@ -349,7 +349,7 @@ fn result(options: &Options, players: &[Player], phase: Phase, sums: &mut Sums, 
     let mut age_at_end = Latency::new();
     let (mut behind, mut stalled) = (0u64, 0u64);
     for player in players.iter().filter(|p| p.is_joined && p.peer.is_some()) {
-        if player.last_due_ns > 0 {
+        if player.is_measured && player.last_due_ns > 0 {
             let age_ns = end_ns.saturating_sub(player.last_due_ns);
             age_at_end.record_ns(age_ns);
             behind += u64::from(age_ns > STALL.as_nanos() as u64);
