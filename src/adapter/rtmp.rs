@@ -94,6 +94,8 @@ pub struct Rtmp {
     glitches: u32,
     /// When to look after the session next.
     look_at: Instant,
+    /// Until when the engine's last words may wait for the peer to take them.
+    last_words_until: Option<Instant>,
     role: Role,
 }
 
@@ -172,6 +174,7 @@ impl Rtmp {
             ending: None,
             glitches: 0,
             look_at: now,
+            last_words_until: None,
             role: Role::Idle,
         }
     }
@@ -197,6 +200,9 @@ impl Rtmp {
     pub fn handle_timeout(&mut self, now: Instant, core: &mut Core) -> Result<(), CloseReason> {
         self.engine.handle_timeout(now).map_err(reason_of)?;
         self.handle_events(now, core);
+        if self.last_words_until.is_some_and(|until| until <= now) {
+            return Err(CloseReason::with(Reason::ProtocolError, "refused"));
+        }
         if self.look_at > now {
             return Ok(());
         }
@@ -222,6 +228,9 @@ impl Rtmp {
                     } else if is_published {
                         self.engine.goodbye(NO_KEYFRAME);
                         return Err(CloseReason::with(Reason::StreamEnded, "no_keyframe"));
+                    } else if it.saw_publisher {
+                        // Its publisher came and went: the stream's own end decides.
+                        it.wait_until = None;
                     } else {
                         self.engine.goodbye(NOT_FOUND);
                         return Err(CloseReason::with(Reason::StreamEnded, "never_published"));
@@ -246,7 +255,13 @@ impl Rtmp {
             Role::Idle | Role::Asking { .. } => None,
             Role::Publishing(_) | Role::Playing(_) => Some(self.look_at),
         };
-        self.engine.next_deadline().into_iter().chain(own).min()
+        self.engine.next_deadline().into_iter().chain(own).chain(self.last_words_until).min()
+    }
+
+    /// True when the engine has refused the connection and its refusal is out: nothing more comes of it.
+    #[must_use]
+    pub fn is_done(&mut self) -> bool {
+        self.engine.is_closing() && self.engine.output().is_empty()
     }
 
     /// True when bytes wait that no player's cursor brought.
@@ -277,10 +292,9 @@ impl Rtmp {
         }
         let lead_max = core.settings.publish_lead_max;
         match &self.role {
-            Role::Publishing(it) if lead_max > Duration::ZERO => core
-                .streams
-                .get(it.slot)
-                .is_none_or(|entry| entry.live.subscribers().is_empty() || entry.live.lead(now) <= lead_max),
+            Role::Publishing(it) if lead_max > Duration::ZERO => {
+                core.streams.get(it.slot).is_none_or(|entry| !entry.is_watched() || entry.live.lead(now) <= lead_max)
+            }
             _ => true,
         }
     }
@@ -318,7 +332,7 @@ impl Rtmp {
                 self.engine.reject(request, refusal(reason, Kind::Publish));
                 self.role = Role::Idle;
                 core.record(now, session, What::Denied(reason));
-                self.close_session(now, core, session, reason);
+                self.ending = Some((session, reason));
             }
         }
     }
@@ -331,6 +345,7 @@ impl Rtmp {
         }
         let (request, session) = (it.request, it.session);
         self.engine.end_play(request);
+        self.keep_remainder(core);
         self.leave(now, core);
         self.ending = Some((session, Reason::StreamEnded.into()));
     }
@@ -350,6 +365,7 @@ impl Rtmp {
         match self.session() {
             Some(session) => {
                 self.leave(now, core);
+                self.ending = None;
                 self.close_session(now, core, session, reason);
             }
             None if !self.had_session => {
@@ -605,11 +621,16 @@ impl Rtmp {
                         && it.request == request
                     {
                         it.cursor.pause(paused);
+                        // A paused player waits because it wants to.
+                        it.wait_until = None;
                     }
                 }
                 ServerEvent::ReceiveAudio(request, wanted) => self.on_receive(request, Some(wanted), None),
                 ServerEvent::ReceiveVideo(request, wanted) => self.on_receive(request, None, Some(wanted)),
             }
+        }
+        if self.engine.is_closing() && self.last_words_until.is_none() {
+            self.last_words_until = Some(now + LAST_WORDS);
         }
         count
     }
@@ -792,6 +813,7 @@ impl Rtmp {
         if request == ended
             && let Some(session) = self.session()
         {
+            self.keep_remainder(core);
             self.leave(now, core);
             self.ending = Some((session, Reason::ClientDone.into()));
         }
@@ -799,6 +821,8 @@ impl Rtmp {
 
     /// Takes the connection off its stream.
     fn leave(&mut self, now: Instant, core: &mut Core) {
+        // A defect below must not lose the session with the role.
+        self.ending = self.session().map(|session| (session, Reason::InternalError.into()));
         match std::mem::replace(&mut self.role, Role::Idle) {
             Role::Idle => {}
             Role::Asking { session, ticket, key, .. } => {
@@ -813,6 +837,25 @@ impl Rtmp {
                 post_left(core, it.session, it.key);
             }
             Role::Playing(it) => core.streams.unsubscribe(now, it.slot, self.me),
+        }
+    }
+
+    /// A play that ends in the middle of a frame: the rest of the frame goes before the answers, or they would be read
+    /// as part of it.
+    fn keep_remainder(&mut self, core: &mut Core) {
+        let Role::Playing(it) = &self.role else { return };
+        let left = usize::try_from(it.cursor.frame_remainder()).unwrap_or(usize::MAX);
+        let Some(entry) = core.streams.get(it.slot).filter(|_| left > 0) else { return };
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let filled = it.cursor.slices(&entry.live, left, &mut slices);
+        let mut rest: Vec<u8> = slices.iter().take(filled).flat_map(|slice| slice.iter().copied()).collect();
+        let bytes = rest.len() as u64;
+        let written = it.cursor.clone().on_written(&entry.live, bytes);
+        rest.append(self.engine.output());
+        *self.engine.output() = rest;
+        if let Some(counters) = core.sessions.counters_mut(it.session) {
+            counters.tx_frames += written.frames;
+            counters.tx_media_bytes += written.media_bytes;
         }
     }
 
@@ -837,6 +880,9 @@ impl Rtmp {
 
 /// A configuration that comes within the first frames is part of the start.
 const FIRST_HEADERS_FRAMES: u64 = 8;
+
+/// How long a refused peer may take to read why.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How often a session is looked after: stalls, waits, the window of a player that is full.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

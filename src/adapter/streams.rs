@@ -51,6 +51,8 @@ pub struct Streams {
     by_key: HashMap<StreamKey, usize>,
     settings: Settings,
     dirty: Vec<StreamSlot>,
+    /// Streams whose frames come from another shard.
+    inbound: Vec<StreamSlot>,
     /// Shards whose relays got frames since the last look; bit per shard would do, a short list is simpler.
     rung: Vec<ShardId>,
     /// Bytes appended since the pump's last round, over all streams.
@@ -69,6 +71,7 @@ impl Streams {
             by_key: HashMap::new(),
             settings,
             dirty: Vec::new(),
+            inbound: Vec::new(),
             rung: Vec::new(),
             unflushed_bytes: 0,
             deliveries: 0,
@@ -151,16 +154,14 @@ impl Streams {
 
     /// Takes what other shards sent: every item of every inbound relay.
     pub fn pull(&mut self, now: Instant, package: &dyn Package) {
-        let mut index = 0;
-        let mut seen = 0;
-        let total = self.entries.len();
-        while seen < total {
-            if self.entries.contains(index) {
-                seen += 1;
-                self.pull_one(now, StreamSlot(index), package);
-            }
-            index += 1;
-        }
+        // Usually a few: the list keeps a doorbell from costing a look at every stream of the shard.
+        let mut inbound = std::mem::take(&mut self.inbound);
+        inbound.retain(|slot| {
+            self.pull_one(now, *slot, package);
+            self.entries.get(slot.0).is_some_and(|entry| entry.inbound.is_some())
+        });
+        inbound.append(&mut self.inbound);
+        self.inbound = inbound;
     }
 
     fn pull_one(&mut self, now: Instant, slot: StreamSlot, package: &dyn Package) {
@@ -201,6 +202,9 @@ impl Streams {
             && entry.publisher.is_none()
         {
             entry.inbound = Some(queue);
+            if !self.inbound.contains(&slot) {
+                self.inbound.push(slot);
+            }
         }
         self.pull_one(now, slot, package);
     }
@@ -216,7 +220,10 @@ impl Streams {
         mut queue: RelaySender,
         unpackage: impl Fn(&[u8], u64) -> Vec<Frame>,
     ) {
-        let Some(entry) = self.by_key.get(key).and_then(|index| self.entries.get_mut(*index)) else { return };
+        // Control counts on the order even where the publisher it was given for has left before it began: the next one
+        // finds the relay here.
+        let slot = self.open(now, key);
+        let Some(entry) = self.entries.get_mut(slot.0) else { return };
         if entry.publisher.is_some() {
             queue.send(RelayItem::Online);
         }
@@ -313,10 +320,12 @@ impl Streams {
             for (_, queue) in &mut entry.relays {
                 queue.flush();
             }
-            if entry.live.resume_deadline().is_some_and(|deadline| deadline <= now)
-                && !entry.live.subscribers().is_empty()
-            {
-                out.push(Expired::Ended(StreamSlot(index)));
+            if entry.live.resume_deadline().is_some_and(|deadline| deadline <= now) {
+                // Said once: who comes later waits for a publisher like anybody else.
+                entry.live.resume_ended();
+                if !entry.live.subscribers().is_empty() {
+                    out.push(Expired::Ended(StreamSlot(index)));
+                }
             }
             let unwatched =
                 entry.unwatched_since.is_some_and(|since| now.saturating_duration_since(since) >= UNSUBSCRIBE_AFTER);
@@ -328,7 +337,13 @@ impl Streams {
                 out.push(Expired::Unwatched(entry.live.key().clone()));
             }
             let resuming = entry.live.resume_deadline().is_some_and(|deadline| deadline > now);
-            let stays = entry.publisher.is_some() || !entry.live.subscribers().is_empty() || !unwatched || resuming;
+            // Control closes every relay that it opened.
+            let is_relayed = entry.relays.iter().any(|(_, queue)| !queue.is_closed());
+            let stays = entry.publisher.is_some()
+                || !entry.live.subscribers().is_empty()
+                || !unwatched
+                || resuming
+                || is_relayed;
             if !stays {
                 by_key.remove(entry.live.key());
             }
@@ -355,6 +370,12 @@ impl Streams {
 }
 
 impl Entry {
+    /// True while somebody watches, here or on another shard.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        !self.live.subscribers().is_empty() || !self.relays.is_empty()
+    }
+
     fn relay(&mut self, item: RelayItem, rung: &mut Vec<ShardId>, dropped: &mut u64) {
         self.relays.retain_mut(|(shard, queue)| {
             if queue.is_closed() {

@@ -175,6 +175,22 @@ pub fn bind(at: SocketAddr) -> io::Result<()> {
     TcpListener::bind(at).map(drop)
 }
 
+/// An address that no other server of ours takes while this lives.
+pub struct Claim {
+    _name: std::os::unix::net::UnixListener,
+}
+
+/// Claims `at` for this process, by a name in the network namespace. Between the look of [`bind`] and the listeners that
+/// share the port, another server that starts at the same moment could slip in and take part of the connections.
+///
+/// # Errors
+/// In use, when another server has it.
+pub fn claim(at: SocketAddr) -> io::Result<Claim> {
+    use std::os::linux::net::SocketAddrExt as _;
+    let name = std::os::unix::net::SocketAddr::from_abstract_name(format!("sluicegate-{at}"))?;
+    Ok(Claim { _name: std::os::unix::net::UnixListener::bind_addr(&name)? })
+}
+
 /// Why rings cannot be made, and what mends it.
 #[derive(Debug)]
 pub enum RingError {

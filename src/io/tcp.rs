@@ -58,7 +58,14 @@ impl Listener {
     /// # Errors
     /// Those of `accept`; `EMFILE` and its kin are to be answered with a pause.
     pub async fn accept(&self, max: usize, out: &mut Vec<Accepted>) -> io::Result<()> {
-        let first = self.inner.shared_accept().await.map_err(io::Error::from)?;
+        let first = match self.inner.shared_accept().await.map_err(io::Error::from) {
+            Ok(first) => first,
+            // The connection died in the queue: not the listener's trouble.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO)) => {
+                return self.accept_waiting(max, out);
+            }
+            Err(error) => return Err(error),
+        };
         let inner = first.bind_to_executor();
         let fd = inner.as_raw_fd();
         out.extend(Stream { inner, fd }.accepted());

@@ -115,7 +115,8 @@ impl std::error::Error for StartError {}
 pub fn start_server(config: Config) -> Result<Running, StartError> {
     let (wall, started_at) = (WallAnchor::now(), Instant::now());
     let count = check::shards(&config);
-    let (mut listeners, rtmp) = bind_rtmp(&config, count)?;
+    let mut claims = Vec::new();
+    let (mut listeners, rtmp) = bind_rtmp(&config, count, &mut claims)?;
     let api_listener = bind_api(config.api.listen)?;
     let api = api_listener.local_addr().map_err(|error| StartError::Bind {
         key: "api.listen",
@@ -178,6 +179,7 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
                 // A shard whose thread panicked has said so in the log.
                 let _ = thread.join();
             }
+            drop(claims);
             let _ = ended_in.send(result);
         })
         .map_err(|error| StartError::Resource { what: "the control thread".into(), error })?;
@@ -232,8 +234,11 @@ fn run_control(
 /// How long the API and the log may take to finish after the last shard has stopped.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
+/// Listeners by shard, and where they really listen.
+type Bound = (Vec<Vec<Socket>>, Vec<SocketAddr>);
+
 /// One listener for each shard and address, and the addresses with their real ports.
-fn bind_rtmp(config: &Config, shards: usize) -> Result<(Vec<Vec<Socket>>, Vec<SocketAddr>), StartError> {
+fn bind_rtmp(config: &Config, shards: usize, claims: &mut Vec<probe::Claim>) -> Result<Bound, StartError> {
     let fail = |at| move |error| StartError::Bind { key: "shard.rtmp_listen", at, error };
     let mut sockets: Vec<Vec<Socket>> = (0..shards).map(|_| Vec::new()).collect();
     let mut real = Vec::new();
@@ -241,6 +246,9 @@ fn bind_rtmp(config: &Config, shards: usize) -> Result<(Vec<Vec<Socket>>, Vec<So
         let mut at = *configured;
         // Listeners that share a port do not notice another server of the same user that shares it too: this does.
         probe::bind(at).map_err(fail(at))?;
+        if at.port() != 0 {
+            claims.push(probe::claim(at).map_err(fail(at))?);
+        }
         for of_shard in &mut sockets {
             let socket = tcp::bind(at, config.shard.backlog).map_err(fail(at))?;
             if at.port() == 0 {

@@ -30,8 +30,8 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Takes what waits already, then ends the listener: nobody whose connection was accepted by the kernel is turned
-    /// away without a word.
+    /// Takes what waits already, then ends the listener. What it takes is counted as refused and closed in order, which
+    /// a peer tells apart from a server that crashed.
     pub fn stop(&self, shard: &Rc<Shard>) {
         if self.stopped.replace(true) {
             return;
@@ -60,7 +60,12 @@ async fn run(shard: Rc<Shard>, listener: Rc<Listener>, stopped: Rc<Cell<bool>>) 
             continue;
         }
         let result = listener.accept(BATCH, &mut batch).await;
+        let is_full = batch.len() >= BATCH;
         shard.admit_all(std::mem::take(&mut batch));
+        if is_full {
+            // As long as somebody waits, accepting is ready at once: the others get their turn all the same.
+            glommio::executor().yield_task_queue_now().await;
+        }
         if let Err(error) = result
             && !stopped.get()
         {

@@ -116,26 +116,26 @@ impl Shard {
                 ToShard::Unban { address, kind, key } => {
                     self.core.borrow_mut().policy.bans.remove(address, kind, &key);
                 }
-                ToShard::Drain { deadline } => {
-                    for listening in listeners {
-                        listening.stop(self);
-                    }
-                    self.core.borrow_mut().draining = true;
-                    if self.state.get() == Phase::Serving {
-                        self.state.set(Phase::Draining { deadline });
-                    }
-                }
-                ToShard::Stop => {
-                    for listening in listeners {
-                        listening.stop(self);
-                    }
-                    self.core.borrow_mut().draining = true;
-                    self.state.set(Phase::Draining { deadline: now });
-                }
+                ToShard::Drain { deadline } => self.begin_drain(deadline, listeners),
+                ToShard::Stop => self.begin_drain(now, listeners),
             }
         }
         // More waits: come back after the others.
         self.post.ring_shard(self.id);
+    }
+
+    /// No new connections, and an end for those that are here. A later order may bring the end forward.
+    fn begin_drain(self: &Rc<Self>, deadline: Instant, listeners: &[Listening]) {
+        self.core.borrow_mut().draining = true;
+        let sooner = match self.state.get() {
+            Phase::Serving => deadline,
+            Phase::Draining { deadline: before } => before.min(deadline),
+            Phase::Stopped => return,
+        };
+        self.state.set(Phase::Draining { deadline: sooner });
+        for listening in listeners {
+            listening.stop(self);
+        }
     }
 
     /// Ends sessions by order. The record of each is closed and its socket shut down before this returns.

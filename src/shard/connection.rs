@@ -25,7 +25,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Writes made to get the last words out.
 const LAST_WRITES: u32 = 8;
 /// How much it may still send meanwhile.
-const LINGER_BYTES: usize = 64 << 10;
+const LINGER_BYTES: usize = 4 << 20;
 
 /// A connection as its task, the pump and the clerk share it.
 pub struct Connection {
@@ -198,7 +198,11 @@ impl Shard {
             result.map_err(Ended::Us)?;
         }
         self.read_turn(cx, connection, now)?;
-        self.write_turn(cx, connection, now)
+        self.write_turn(cx, connection, now)?;
+        if connection.adapter.borrow_mut().is_done() {
+            return Err(Ended::Us(CloseReason::with(Reason::ProtocolError, "refused")));
+        }
+        Ok(())
     }
 
     fn read_turn(&self, cx: &mut Context<'_>, connection: &Connection, now: Instant) -> Result<(), Ended> {
@@ -374,7 +378,14 @@ impl Shard {
         mut bytes: usize,
     ) -> Poll<()> {
         let mut buffer = self.read_buffer.borrow_mut();
+        let mut reads = 0;
         while now < until && bytes < LINGER_BYTES {
+            reads += 1;
+            if reads > READS_PER_TURN {
+                connection.phase.set(Phase::Lingering { until, bytes });
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             match connection.stream.borrow_mut().poll_read(cx, &mut buffer) {
                 Poll::Pending => {
                     connection.phase.set(Phase::Lingering { until, bytes });

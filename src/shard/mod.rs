@@ -19,6 +19,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -124,6 +125,8 @@ const READ_BUFFER_BYTES: usize = 64 << 10;
 const FACTS_EVERY: Duration = Duration::from_millis(5);
 /// Mail that may wait for room before the shard stops accepting.
 const UNSENT_MAX: usize = 8_192;
+/// How long the last mail may take to find room.
+const LAST_MAIL: Duration = Duration::from_secs(1);
 /// How long the executor lets tasks run before it looks at io_uring again.
 const PREEMPT_AFTER: Duration = Duration::from_millis(2);
 
@@ -143,8 +146,12 @@ pub fn start(plan: Plan) -> io::Result<std::thread::JoinHandle<io::Result<()>>> 
             .make();
         match made {
             Ok(executor) => {
-                let _ = ready.send(Ok(()));
-                executor.run(Shard::run(plan));
+                // A shard that is gone while its listener still shares the port would leave its part of the peers without
+                // any answer. What can fail is contained where it happens; what is left ends the process, to be restarted.
+                if catch_unwind(AssertUnwindSafe(|| executor.run(Shard::run(plan, ready)))).is_err() {
+                    tracing::error!(ev = "shard_died", "a shard's executor has failed");
+                    std::process::abort();
+                }
                 Ok(())
             }
             Err(error) => {
@@ -162,7 +169,7 @@ pub fn start(plan: Plan) -> io::Result<std::thread::JoinHandle<io::Result<()>>> 
 }
 
 impl Shard {
-    async fn run(plan: Plan) {
+    async fn run(plan: Plan, ready: std::sync::mpsc::Sender<io::Result<()>>) {
         let now = Instant::now();
         let bans = Bans::new(plan.admission.bans_max);
         let policy = Policy { settings: plan.admission, bans };
@@ -196,9 +203,17 @@ impl Shard {
         for socket in plan.rtmp_listeners {
             listeners.push(accept::listen(&shard, socket));
         }
+        let _ = ready.send(Ok(()));
         glommio::spawn_local(pump::run(Rc::clone(&shard))).detach();
         clerk::run(Rc::clone(&shard), plan.sleeper.bind(), listeners).await;
         shard.say(Instant::now(), ToControl::Stopped);
+        // The last records are what control waits for.
+        let until = Instant::now() + LAST_MAIL;
+        while !shard.unsent.borrow().is_empty() && Instant::now() < until {
+            glommio::timer::sleep(Duration::from_millis(2)).await;
+            shard.core.borrow_mut().mark_urgent();
+            shard.post_outgoing(Instant::now());
+        }
     }
 
     /// Wakes the pump if there is something to hand out.
@@ -218,6 +233,9 @@ impl Shard {
             self.post.ring_shard(shard);
         }
         let mut unsent = self.unsent.borrow_mut();
+        if !unsent.is_empty() {
+            self.owes_ring.set(true);
+        }
         while let Some(out) = core.poll_outgoing() {
             unsent.push_back(into_mail(out));
         }

@@ -251,6 +251,13 @@ impl Live {
         matches!(self.publication, Publication::Present)
     }
 
+    /// The resume window has passed and those who had to know were told.
+    pub fn resume_ended(&mut self) {
+        if let Publication::Resumable(_) = self.publication {
+            self.publication = Publication::Absent;
+        }
+    }
+
     /// When the resume window ends, if it runs.
     #[must_use]
     pub fn resume_deadline(&self) -> Option<Instant> {

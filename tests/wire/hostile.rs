@@ -167,6 +167,24 @@ fn fa_03_fa_08_a_stalled_viewer_is_closed_and_its_neighbour_is_not_disturbed() {
 }
 
 #[test]
+fn rt_52_a_refused_connection_is_closed_even_if_its_peer_stays() {
+    let server = Server::start("[shard]\ncount = 1");
+    let mut bad = Raw::play(server.rtmp, "a/../b", "x");
+    bad.drain();
+    assert_eq!(bad.refused.unwrap().0, "NetConnection.Connect.InvalidApp");
+    // A second connect ends a session that is there already.
+    let mut publisher = Raw::publish(server.rtmp, "live", "twice").start();
+    publisher.send_picture(0);
+    let id = server.wait_for_sessions("kind=publish", 1)[0]["id"].as_str().unwrap().to_owned();
+    let mut body = b"\x02\x00\x07connect\x00\x3f\xf0\x00\x00\x00\x00\x00\x00\x03\x00\x00\x09".to_vec();
+    let mut message = vec![3, 0, 0, 0, 0, 0, body.len() as u8, 20, 0, 0, 0, 0];
+    message.append(&mut body);
+    publisher.send_raw(&message);
+    publisher.drain();
+    assert_eq!(server.wait_for_end(&id)["reason"], "protocol_error");
+}
+
+#[test]
 fn rt_36_media_before_publish_closes() {
     let server = Server::start("");
     let mut socket = Raw::play(server.rtmp, "live", "x").start();

@@ -86,6 +86,30 @@ fn the_resume_window_passes_and_viewers_are_told() {
     assert!(viewer.pump_until(PATIENCE, |it| it.messages.iter().any(|m| m.type_id == 9)));
     drop(publisher);
     assert!(viewer.pump_until(PATIENCE, |it| it.ended), "{:?}", viewer.statuses);
+
+    // Who comes afterwards waits for a publisher like anybody else.
+    let mut next = Raw::play(server.rtmp, "live", "gone").start();
+    next.pump_until(Duration::from_millis(500), |_| false);
+    assert!(!next.ended && !next.closed, "{:?}", next.statuses);
+    let mut publisher = Raw::publish(server.rtmp, "live", "gone").start();
+    publisher.send_picture(0);
+    assert!(next.pump_until(PATIENCE, |it| it.messages.iter().any(|m| m.type_id == 9)));
+}
+
+#[test]
+fn md_06_a_stream_without_a_keyframe_is_not_waited_for_for_ever() {
+    let server = Server::start("[sessions]\nfirst_keyframe = \"1s\"");
+    let mut publisher = Raw::publish(server.rtmp, "live", "keyless").start();
+    let mut viewer = Raw::play(server.rtmp, "live", "keyless").start();
+    let id = server.wait_for_sessions("kind=play", 1)[0]["id"].as_str().unwrap().to_owned();
+    for number in 0..200 {
+        publisher.send(9, number * 40, &[0x27, 1, 0, 0, 0, 7, 7, 7]);
+        if viewer.pump_until(Duration::from_millis(20), |it| it.closed) {
+            break;
+        }
+    }
+    assert!(viewer.closed);
+    assert_eq!(server.wait_for_end(&id)["detail"], "no_keyframe");
 }
 
 #[test]
