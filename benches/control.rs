@@ -85,8 +85,8 @@ fn control(c: &mut Criterion) {
     group.bench_function("list_by_filter", |b| b.iter(|| view.select(black_box(&filter)).count()));
     let everything = Filter::default();
     group.bench_function("list_everything", |b| b.iter(|| view.select(black_box(&everything)).count()));
-    let process = Process::default();
-    group.bench_function("metrics_page", |b| b.iter(|| metrics::render(black_box(&view), &process, 0, news.at).len()));
+    let beside = metrics::Beside { process: Process::default(), ..metrics::Beside::default() };
+    group.bench_function("metrics_page", |b| b.iter(|| metrics::render(black_box(&view), &beside, news.at).len()));
     group.finish();
 }
 

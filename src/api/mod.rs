@@ -40,6 +40,8 @@ pub(crate) struct State {
     pub(crate) datarhei: settings::Datarhei,
     /// No tokens are configured: loopback needs none.
     pub(crate) open: bool,
+    /// Other machines reach the API, and what they say crosses the network as it is.
+    pub(crate) plaintext: bool,
     /// Places for event streams.
     pub(crate) event_streams: Arc<tokio::sync::Semaphore>,
 }
@@ -52,6 +54,7 @@ pub fn router(control: impl Backend, settings: &Settings) -> Router {
         control: Box::new(control),
         datarhei: settings.datarhei.clone(),
         open: settings.tokens.is_empty(),
+        plaintext: !settings.listen.ip().to_canonical().is_loopback(),
         event_streams: Arc::new(tokio::sync::Semaphore::new(serve::EVENT_STREAMS_MAX)),
     });
     let door = Arc::new(auth::Door::new(settings, Instant::now()));

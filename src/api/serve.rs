@@ -226,7 +226,7 @@ mod tests {
     async fn ap_08_a_reader_below_the_least_rate_is_given_up() {
         let (near, mut far) = tokio::io::duplex(1_024);
         let mut near = Paced::new(near);
-        let writer = tokio::spawn(async move { near.write_all(&[0; 1 << 20]).await });
+        let writer = tokio::spawn(async move { near.write_all(&vec![0; 1 << 20]).await });
         let slow = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -243,7 +243,7 @@ mod tests {
     async fn a_steady_reader_may_take_as_long_as_it_likes() {
         let (near, mut far) = tokio::io::duplex(1_024);
         let mut near = Paced::new(near);
-        let writer = tokio::spawn(async move { near.write_all(&[0; 256 << 10]).await });
+        let writer = tokio::spawn(async move { near.write_all(&vec![0; 256 << 10]).await });
         let mut buffer = [0; 2_048];
         let mut read = 0;
         while read < 256 << 10 {

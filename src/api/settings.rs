@@ -96,9 +96,9 @@ pub struct Token {
 pub enum Role {
     /// Look.
     Read,
-    /// End sessions and lift bans.
+    /// End sessions, and ban those who come back.
     Control,
-    /// Drain and reload.
+    /// Drain the server.
     Admin,
 }
 

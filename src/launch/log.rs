@@ -6,6 +6,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
+use std::panic::{self, PanicHookInfo};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tracing::field::{Field, Visit};
@@ -32,7 +33,17 @@ pub struct Log {
     _guard: WorkerGuard,
 }
 
-/// Starts the log on standard error.
+impl Drop for Log {
+    fn drop(&mut self) {
+        // Nobody reads the log any more, so panics speak for themselves again. A thread that panics may not change
+        // the hook; then the process ends anyway.
+        if !std::thread::panicking() {
+            drop(panic::take_hook());
+        }
+    }
+}
+
+/// Starts the log on standard error. Until the log is dropped, panics are lines of it.
 ///
 /// # Errors
 /// When the level cannot be read, or a log was started before.
@@ -42,7 +53,17 @@ pub fn start(settings: &LogSettings) -> Result<Log, String> {
         .with(Lines::new(settings.format, writer).with_filter(targets(settings)?))
         .try_init()
         .map_err(|error| error.to_string())?;
+    panic::set_hook(Box::new(say_panic));
     Ok(Log { _guard: guard })
+}
+
+/// Writes a panic as one line: which thread, where in the source, and the message, which may hold what a peer sent
+/// and is cleaned as every text is.
+fn say_panic(info: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let at = info.location().map(ToString::to_string).unwrap_or_default();
+    let message = info.payload_as_str().unwrap_or("the payload is not a text");
+    tracing::error!(ev = "panic", thread = thread.name().unwrap_or("unnamed"), at, "{message}");
 }
 
 fn targets(settings: &LogSettings) -> Result<Targets, String> {
@@ -105,10 +126,15 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
-        if let Some(span) = context.span(id)
-            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
-        {
-            values.record(fields);
+        let Some(span) = context.span(id) else { return };
+        // Made before the lock is taken: a value that panics while it is written would be told by an event inside
+        // this very span, which reads what the lock guards.
+        let mut fresh = Fields::default();
+        values.record(&mut fresh);
+        if let Some(fields) = span.extensions_mut().get_mut::<Fields>() {
+            for (name, value) in fresh.0 {
+                fields.push(name, value);
+            }
         }
     }
 
@@ -288,7 +314,10 @@ mod tests {
 
     /// A reader of lines that can be made to stop reading, as a full pipe does.
     #[derive(Clone, Default)]
-    struct Pipe(Arc<(Mutex<(bool, Vec<u8>)>, Condvar)>);
+    struct Pipe(Arc<(Mutex<State>, Condvar)>);
+
+    /// Whether reading is blocked, and what was read.
+    type State = (bool, Vec<u8>);
 
     impl Pipe {
         fn block(&self, blocked: bool) {
@@ -362,6 +391,50 @@ mod tests {
             assert_eq!(lines.len(), 1, "{lines:?}");
             assert!(!lines[0].contains(['\u{1b}', '\r', '\u{202e}']), "{lines:?}");
             assert!(lines[0].len() < 512, "{}", lines[0].len());
+        }
+    }
+
+    /// Runs `act` with this thread's panics told to the log; those of other tests go where they went.
+    fn telling_panics(act: impl FnOnce()) {
+        let here = std::thread::current().id();
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(
+            move |info| {
+                if std::thread::current().id() == here { say_panic(info) } else { before(info) }
+            },
+        ));
+        act();
+        drop(panic::take_hook());
+    }
+
+    #[test]
+    fn a_panic_is_one_line_with_thread_place_and_message() {
+        /// Panics when it is written, as a `Debug` of ours might.
+        struct Broken;
+        impl fmt::Debug for Broken {
+            fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+                panic!("written badly")
+            }
+        }
+        let lines = logged(&json_settings(), &Pipe::default(), || {
+            telling_panics(|| {
+                let span = tracing::info_span!("session", sid = "0197", reason = tracing::field::Empty);
+                let _entered = span.enter();
+                let evil = "a\nforged\u{1b}[2J";
+                panic::catch_unwind(|| panic!("no such message: {evil}")).unwrap_err();
+                panic::catch_unwind(|| panic::panic_any(7)).unwrap_err();
+                let record = panic::AssertUnwindSafe(|| span.record("reason", tracing::field::debug(Broken)));
+                panic::catch_unwind(record).unwrap_err();
+            });
+        });
+        let of = |line: &String| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        let lines: Vec<serde_json::Value> = lines.iter().map(of).collect();
+        let said: Vec<_> = lines.iter().map(|line| line["msg"].as_str().unwrap()).collect();
+        assert_eq!(said, ["no such message: a forged[2J", "the payload is not a text", "written badly"]);
+        for line in &lines {
+            assert_eq!((&line["ev"], &line["lvl"], &line["sid"]), (&"panic".into(), &"error".into(), &"0197".into()));
+            assert!(line["at"].as_str().unwrap().contains("log.rs:"), "{line}");
+            assert_eq!(line["thread"], std::thread::current().name().unwrap());
         }
     }
 

@@ -125,6 +125,10 @@ pub(crate) async fn until_ended(mut running: Running, patience: Patience, done: 
                     tracing::warn!(ev = "reload", "this server takes a new configuration by a restart; nothing was changed");
                     stage
                 }
+                Order::Unsupported(what, instead) => {
+                    tracing::warn!(ev = "signal_unsupported", signal = what, "{instead}; nothing was changed");
+                    stage
+                }
             },
             () = &mut done, if stage == Stop::No => Stop::Fast,
             () = sleep_until(deadline) => match stage {
@@ -167,11 +171,16 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    user_1: Signal,
+    user_2: Signal,
 }
 
 enum Order {
     Stop(Stop),
     Reload,
+    /// A signal that other servers obey and this one does not: its name, and what to do instead. Left alone it would
+    /// end the process.
+    Unsupported(&'static str, &'static str),
 }
 
 impl Signals {
@@ -180,6 +189,8 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            user_1: signal(SignalKind::user_defined1())?,
+            user_2: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -188,6 +199,12 @@ impl Signals {
             _ = self.terminate.recv() => Order::Stop(Stop::Drain),
             _ = self.interrupt.recv() => Order::Stop(Stop::Fast),
             _ = self.hang_up.recv() => Order::Reload,
+            _ = self.user_1.recv() => {
+                Order::Unsupported("SIGUSR1", "the log goes to standard error, so there is no file to open again")
+            }
+            _ = self.user_2.recv() => {
+                Order::Unsupported("SIGUSR2", "this server takes a new program by a restart")
+            }
         }
     }
 }

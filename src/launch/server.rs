@@ -174,7 +174,7 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
     std::thread::Builder::new()
         .name("control".into())
         .spawn(move || {
-            let result = run_control(&config, handle, task, post, api_listener, orders);
+            let result = run_control(&config, &handle, task, post, api_listener, orders);
             for thread in threads {
                 // A shard whose thread panicked has said so in the log.
                 let _ = thread.join();
@@ -189,7 +189,7 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
 /// Control's thread: the read model and the API, until every shard has stopped.
 fn run_control(
     config: &Config,
-    handle: control::Handle,
+    handle: &control::Handle,
     task: control::Control,
     post: Arc<Post>,
     api: std::net::TcpListener,

@@ -147,7 +147,7 @@ mod tests {
             assert!(tags[0].is_ok());
             assert_eq!(tags[1], Err(FlvError::Truncated { at: first_ends }));
         }
-        assert_eq!(FlvReader::new(&whole[..whole.len() - 4]).unwrap().filter(Result::is_ok).count(), 2);
+        assert_eq!(FlvReader::new(&whole[..whole.len() - 4]).unwrap().flatten().count(), 2);
     }
 
     #[test]

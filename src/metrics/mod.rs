@@ -14,33 +14,35 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::control::Handle;
 use crate::control::view::{ShardRow, View};
 use crate::metrics::text::{Page, Type};
 use crate::names::{Kind, Protocol};
-use crate::session::State;
+use crate::session::{Reason, State};
 
-/// The page as of `now`.
-#[must_use]
-pub fn scrape(handle: &Handle, now: Instant) -> String {
-    let process = Process::read();
-    let events = handle.events_recorded();
-    handle.view(|view| render(view, &process, events, now))
+/// What the page says that the view does not hold.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beside {
+    /// What the kernel says about the process.
+    pub process: Process,
+    /// Events recorded.
+    pub events: u64,
+    /// The API can be reached from other machines and is not encrypted.
+    pub api_plaintext: bool,
 }
 
-/// Renders a view; `events` is the number of events recorded. One pass over the running sessions, the rest is
-/// constant work.
+/// Renders a view as of `now`. One pass over the running sessions, the rest is constant work.
 #[must_use]
-pub fn render(view: &View, process: &Process, events: u64, now: Instant) -> String {
+pub fn render(view: &View, beside: &Beside, now: Instant) -> String {
     let mut page = Page::default();
-    server(&mut page, view, process, events, now);
+    server(&mut page, view, beside, now);
     sessions(&mut page, view);
     streams(&mut page, view);
     shards(&mut page, view, now);
     page.finish()
 }
 
-fn server(page: &mut Page, view: &View, process: &Process, events: u64, now: Instant) {
+fn server(page: &mut Page, view: &View, beside: &Beside, now: Instant) {
+    let process = &beside.process;
     page.family("sluicegate_build_info", Type::Gauge, "The version that runs; always 1.");
     page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     page.family("sluicegate_uptime_seconds", Type::Gauge, "Time since the server's start.");
@@ -50,7 +52,13 @@ fn server(page: &mut Page, view: &View, process: &Process, events: u64, now: Ins
     page.family("sluicegate_draining", Type::Gauge, "1 while the server ends its sessions and takes no new ones.");
     page.sample(&[], u8::from(view.draining));
     page.family("sluicegate_events_total", Type::Counter, "Events recorded on the bus.");
-    page.sample(&[], events);
+    page.sample(&[], beside.events);
+    page.family(
+        "sluicegate_api_plaintext",
+        Type::Gauge,
+        "1 if the API can be reached from other machines and is not encrypted.",
+    );
+    page.sample(&[], u8::from(beside.api_plaintext));
     page.family("sluicegate_memory_bytes", Type::Gauge, "Memory in use: resident, and packaged media held by shards.");
     if let Some(bytes) = process.resident_bytes {
         page.sample(&[("pool", "resident")], bytes);
@@ -124,6 +132,8 @@ fn sessions(page: &mut Page, view: &View) {
         }
     }
 
+    limit_hits(page, view);
+
     let moved = |protocol: Protocol, kind: Kind| {
         collector(protocol).and_then(|collector| collector.moved.get(&kind)).copied().unwrap_or_default()
     };
@@ -140,6 +150,25 @@ fn sessions(page: &mut Page, view: &View) {
         let labels = [("proto", protocol.as_str()), ("role", kind.as_str())];
         page.sample(&[labels[0], labels[1], ("dir", "rx")], counters.rx_media_bytes);
         page.sample(&[labels[0], labels[1], ("dir", "tx")], counters.tx_media_bytes);
+    }
+}
+
+/// What ended sessions and attempts because a limit was hit, by the limit: its key, which is the reason's detail and
+/// so a text of ours. The same ends are counted by reason above.
+fn limit_hits(page: &mut Page, view: &View) {
+    let ends = view.collectors.values().flat_map(|collector| {
+        let closes = collector.reasons.iter().map(|((_, reason), count)| (reason, count));
+        closes.chain(&collector.attempts)
+    });
+    let mut hits: BTreeMap<&str, u64> = BTreeMap::new();
+    for (reason, count) in ends {
+        if matches!(reason.reason, Reason::LimitExceeded | Reason::ConcurrencyLimit) {
+            *hits.entry(reason.detail).or_default() += count;
+        }
+    }
+    page.family("sluicegate_limit_hits_total", Type::Counter, "Sessions and attempts ended by a limit.");
+    for (limit, count) in hits {
+        page.sample(&[("limit", limit)], count);
     }
 }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::*;
 use crate::control::Settings;
 use crate::control::model::Model;
-use crate::event::{StreamEvent, StreamWhat};
+use crate::event::{Attempt, StreamEvent, StreamWhat};
 use crate::names::{ConnectionId, Name, SessionId, ShardId, StreamKey};
-use crate::session::{Change, Counters, Facts, Reason, What};
+use crate::session::{Change, CloseReason, Counters, Facts, Reason, What};
 use crate::shard::mail::ShardLoad;
 use crate::stdx::clock::WallAnchor;
 
@@ -117,9 +117,16 @@ impl Desk {
         self.model.session(&mut self.view, &change);
     }
 
+    fn refuse(&mut self, reason: CloseReason) {
+        let remote = "192.0.2.1:1".parse().unwrap();
+        let attempt = Attempt { protocol: Protocol::Rtmp, kind: None, remote, at: self.now, reason };
+        self.model.attempt(&mut self.view, &attempt);
+    }
+
     fn page(&self) -> String {
         let process = Process { resident_bytes: Some(4_096), fds: Some(12), fds_max: None };
-        render(&self.view, &process, 17, self.now + Duration::from_secs(5))
+        let beside = Beside { process, events: 17, api_plaintext: true };
+        render(&self.view, &beside, self.now + Duration::from_secs(5))
     }
 }
 
@@ -197,6 +204,7 @@ fn numbers_are_those_of_the_view() {
         ("sluicegate_publish_replaced_total", 2.0),
         ("sluicegate_frames_dropped_total{cause=\"slow_player\"}", 4.0),
         ("sluicegate_bans", 3.0),
+        ("sluicegate_api_plaintext", 1.0),
         ("sluicegate_internal_errors_total{worker=\"1\"}", 1.0),
         ("sluicegate_loop_lag_seconds{worker=\"1\"}", 0.005),
         ("sluicegate_memory_bytes{pool=\"media\"}", 99.0),
@@ -216,4 +224,32 @@ fn counters_of_bytes_never_fall_when_a_session_ends() {
     let before = parse(&desk.page())[name];
     desk.say(&player, What::Closed(Reason::ClientDone.into(), bytes(700)));
     assert_eq!((before, parse(&desk.page())[name]), (700.0, 700.0));
+}
+
+#[test]
+fn limit_hits_are_summed_by_limit_over_sessions_and_attempts() {
+    let mut desk = Desk::new();
+    let hit = |limit| CloseReason::with(Reason::LimitExceeded, limit);
+    for (n, kind) in [(1, Kind::Play), (2, Kind::Publish)] {
+        let session = facts(n, kind, "a");
+        desk.say(&session, What::Opened);
+        desk.say(&session, What::Closed(hit("rtmp.partial_bytes"), Counters::default()));
+    }
+    desk.refuse(hit("rtmp.partial_bytes"));
+    desk.refuse(hit("output"));
+    desk.refuse(CloseReason::with(Reason::ConcurrencyLimit, "ip"));
+    // These are not limits, whatever their detail.
+    desk.refuse(CloseReason::with(Reason::ProtocolError, "output"));
+    desk.refuse(Reason::HandshakeTimeout.into());
+    let series = parse(&desk.page());
+    let mut hits: Vec<_> = series.iter().filter(|(name, _)| name.starts_with("sluicegate_limit_hits_total")).collect();
+    hits.sort_by_key(|(name, _)| *name);
+    let expected = [("ip", 1.0), ("output", 1.0), ("rtmp.partial_bytes", 3.0)];
+    assert_eq!(hits.len(), expected.len(), "{hits:?}");
+    for ((name, value), (limit, count)) in hits.into_iter().zip(expected) {
+        assert_eq!(
+            (name.as_str(), *value),
+            (format!("sluicegate_limit_hits_total{{limit=\"{limit}\"}}").as_str(), count)
+        );
+    }
 }

@@ -91,3 +91,25 @@ async fn a_shard_that_does_not_answer_makes_the_server_unhealthy() {
     let reply = client.get("/healthz").await;
     assert_eq!((reply.status, &reply.json()["status"]), (503, &"shard_silent".into()));
 }
+
+#[tokio::test]
+async fn an_api_that_other_machines_reach_is_told_to_be_plain() {
+    let page = Desk::new(1).client().get("/metrics").await;
+    let page = page.text();
+    assert!(page.contains("\nsluicegate_api_plaintext 0\n"), "{page}");
+    let client = Desk::new(1).client_with(&Settings { listen: "0.0.0.0:8081".parse().unwrap(), ..guarded() });
+    let bearer = format!("Bearer {TOKEN}");
+    let page = client.send("GET", "/metrics", &[("authorization", bearer.as_str())], Body::empty()).await;
+    let page = page.text();
+    assert!(page.contains("\nsluicegate_api_plaintext 1\n"), "{page}");
+}
+
+#[tokio::test]
+async fn ap_16_debug_endpoints_are_absent() {
+    let client = Desk::new(1).client();
+    let paths = ["/debug", "/debug/pprof", "/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/profile", "/debug/vars"];
+    for path in paths.into_iter().chain(["/v1/debug", "/profile", "/profiling", "/tasks", "/console", "/swagger"]) {
+        client.get(path).await.problem(404);
+        client.send("POST", path, &[("content-type", "application/json")], "{}").await.problem(404);
+    }
+}

@@ -112,6 +112,74 @@ fn cf_05_check_on_a_busy_port_ends_with_78_and_names_it() {
 }
 
 #[test]
+fn cf_05_a_start_on_a_busy_port_ends_with_75_and_names_key_and_port() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = taken.local_addr().unwrap().to_string();
+    for (key, rtmp, api) in
+        [("shard.rtmp_listen", at.as_str(), "127.0.0.1:0"), ("api.listen", "127.0.0.1:0", at.as_str())]
+    {
+        let output = sluicegate(&["run", "--rtmp-listen", rtmp, "--api-listen", api]).output().unwrap();
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(75), "{said}");
+        assert!(said.contains(&format!("{key}: cannot listen on {at}: ")), "{said}");
+        assert!(said.contains("another process has the port"), "{said}");
+    }
+}
+
+#[test]
+fn cf_05_an_address_of_another_machine_is_told_at_check_and_start() {
+    // Kept for documentation, so no machine has it.
+    let at = "192.0.2.1:1935";
+    for (command, said_so) in
+        [("check", "192.0.2.1:1935 cannot be bound"), ("run", "shard.rtmp_listen: cannot listen on 192.0.2.1:1935: ")]
+    {
+        let mut command = sluicegate(&[command, "--rtmp-listen", at, "--api-listen", "127.0.0.1:0"]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.toml");
+        std::fs::write(&path, "[admission]\npublish = \"loopback\"\n").unwrap();
+        let output = command.arg("-c").arg(&path).output().unwrap();
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(78), "{said}");
+        assert!(said.contains(said_so), "{said}");
+    }
+}
+
+#[test]
+fn cf_05_equal_listeners_are_refused_at_check_and_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.toml");
+    std::fs::write(&path, "[shard]\nrtmp_listen = [\"127.0.0.1:1935\", \"127.0.0.1:1935\"]\n").unwrap();
+    for command in ["check", "run"] {
+        let output = sluicegate(&[command, "-c", path.to_str().unwrap()]).output().unwrap();
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(78), "{said}");
+        assert!(said.contains("x.toml:2:1: error: shard.rtmp_listen: 127.0.0.1:1935 is named twice"), "{said}");
+    }
+}
+
+#[test]
+fn cf_14_locale_and_timezone_do_not_matter() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.toml");
+    let file = path.to_str().unwrap();
+    // Numbers and names that a locale might read or fold otherwise, accepted and refused.
+    let good = "[admission]\npublish = \"open\"\n[shard]\nrtmp_listen = [\"127.0.0.1:0\"]\nlatency_max = \"12ms\"\n\
+                drain_timeout = \"1m\"\n[stream]\ngop_bytes = \"16MiB\"\n[api]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"INFO\"\n";
+    let bad = format!("{good}format = \"HUMAN\"\n[control]\nfinished_kept = \"1,5\"\n");
+    let read = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let output = sluicegate(arguments).envs(environment.iter().copied()).output().unwrap();
+        (output.status.code(), text(&output))
+    };
+    let elsewhere = [("LANG", "tr_TR.UTF-8"), ("LC_ALL", "tr_TR.UTF-8"), ("TZ", "Pacific/Chatham")];
+    for (written, code) in [(good, 0), (bad.as_str(), 78)] {
+        std::fs::write(&path, written).unwrap();
+        let here = read(&["check", "-c", file], &[]);
+        assert_eq!(here.0, Some(code), "{}", here.1);
+        assert_eq!(read(&["check", "-c", file], &elsewhere), here);
+    }
+}
+
+#[test]
 fn check_tells_the_numbers_of_the_machine() {
     let output = sluicegate(&["check", "--rtmp-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0", "--shards", "2"])
         .output()

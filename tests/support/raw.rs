@@ -119,7 +119,7 @@ impl Raw {
             );
             self.send(8, 0, &[0xaf, 0, 0x12, 0x10]);
         }
-        let mut picture = vec![if number % 25 == 0 { 0x17 } else { 0x27 }, 1, 0, 0, 0];
+        let mut picture = vec![if number.is_multiple_of(25) { 0x17 } else { 0x27 }, 1, 0, 0, 0];
         picture.extend_from_slice(&number.to_be_bytes());
         picture.resize(1_000, 0x55);
         self.send(9, timestamp, &picture);

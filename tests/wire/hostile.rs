@@ -216,4 +216,12 @@ fn fa_26_a_panic_in_one_connection_closes_that_session_alone() {
     victim.pump_until(Duration::from_millis(200), |_| false);
     assert!(!victim.closed, "the neighbour {id} fell too");
     eventually("the defect is counted", || defects(&server) == 1);
+    // The log tells the panic in a line of its own, and nothing else does.
+    let log = server.log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("ev=panic")).collect();
+    assert_eq!(told.len(), 1, "{log}");
+    for part in ["ERROR asked for by its name", "thread=shard-", "at=src/adapter/rtmp.rs:"] {
+        assert!(told[0].contains(part), "{part} is not in {}", told[0]);
+    }
+    assert!(!log.contains("panicked at"), "{log}");
 }

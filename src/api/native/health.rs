@@ -12,7 +12,7 @@ use crate::api::native::json;
 use crate::api::query::Params;
 use crate::api::{Problem, Shared};
 use crate::control::View;
-use crate::metrics::{CONTENT_TYPE, Process, render};
+use crate::metrics::{Beside, CONTENT_TYPE, Process, render};
 
 /// A shard that has not reported for so long does not answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
@@ -102,11 +102,11 @@ pub(crate) async fn readyz(State(api): State<Shared>, RawQuery(query): RawQuery)
         content_type = "text/plain")))]
 pub(crate) async fn metrics(State(api): State<Shared>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     Params::parse(query.as_deref(), &[])?;
-    let process = Process::read();
     // The next event's number is one more than there were events.
     let events = api.control.subscribe(None).0.saturating_sub(1);
+    let beside = Beside { process: Process::read(), events, api_plaintext: api.plaintext };
     let now = Instant::now();
-    let text = api.control.view(|view| render(view, &process, events, now));
+    let text = api.control.view(|view| render(view, &beside, now));
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }
 
