@@ -123,7 +123,7 @@ impl Streams {
             // A relay that still delivers the previous publisher's tail must not write beside the new one.
             entry.inbound = None;
             entry.live.publisher_joined(now);
-            entry.relay(RelayItem::Online, &mut self.rung, &mut self.relay_dropped);
+            entry.relay(&RelayItem::Online, &mut self.rung, &mut self.relay_dropped);
         }
         slot
     }
@@ -135,7 +135,7 @@ impl Streams {
         };
         entry.publisher = None;
         entry.live.publisher_left(now);
-        entry.relay(RelayItem::Offline, &mut self.rung, &mut self.relay_dropped);
+        entry.relay(&RelayItem::Offline, &mut self.rung, &mut self.relay_dropped);
         true
     }
 
@@ -147,7 +147,7 @@ impl Streams {
         self.unflushed_bytes = self.unflushed_bytes.saturating_add(entry.live.log().end().saturating_sub(before));
         self.deliveries = self.deliveries.saturating_add(entry.live.subscribers().len() as u64);
         if !entry.relays.is_empty() {
-            entry.relay(RelayItem::Frame(frame), &mut self.rung, &mut self.relay_dropped);
+            entry.relay(&RelayItem::Frame(frame), &mut self.rung, &mut self.relay_dropped);
         }
         self.mark_dirty(slot);
     }
@@ -376,7 +376,7 @@ impl Entry {
         !self.live.subscribers().is_empty() || !self.relays.is_empty()
     }
 
-    fn relay(&mut self, item: RelayItem, rung: &mut Vec<ShardId>, dropped: &mut u64) {
+    fn relay(&mut self, item: &RelayItem, rung: &mut Vec<ShardId>, dropped: &mut u64) {
         self.relays.retain_mut(|(shard, queue)| {
             if queue.is_closed() {
                 return false;

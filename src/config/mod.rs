@@ -1,6 +1,6 @@
 //! Loads and checks the configuration; each room owns its own settings.
 //!
-//! [`load`] reads a file (or takes the development profile), substitutes the environment, finds unknown keys and
+//! [`load()`] reads a file (or takes the development profile), substitutes the environment, finds unknown keys and
 //! wrong values with their places, and [`check`]s ranges and contradictions. Nothing here looks at the machine;
 //! that is `sluicegate check`.
 

@@ -109,8 +109,8 @@ pub struct Refusal {
 
 /// The engine.
 ///
-/// A connection passes through stages ([`Stage`]), and between verdicts does one thing at a time
-/// ([`Activity`]). What arrives while the verdict on a `connect` or `publish` is open waits unread, so that the same
+/// A connection passes through stages (`Stage`), and between verdicts does one thing at a time
+/// (`Activity`). What arrives while the verdict on a `connect` or `publish` is open waits unread, so that the same
 /// bytes mean the same however they are cut and however late the verdict is. A player has nothing to send that must
 /// wait, so its commands are obeyed while the verdict on its `play` is open.
 ///
