@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::adapter::streams::Entry;
 use crate::adapter::{Core, Flow, Outgoing, Sent, StreamSlot, Wire};
 use crate::admission::{Decision, Request, Ticket};
 use crate::media::{Frame, FrameFlags, Track};
@@ -296,6 +297,15 @@ impl Rtmp {
                 core.streams.get(it.slot).is_none_or(|entry| !entry.is_watched() || entry.live.lead(now) <= lead_max)
             }
             _ => true,
+        }
+    }
+
+    /// Published bytes that the pump has not handed out: what its socket is not read beyond.
+    #[must_use]
+    pub fn unflushed_bytes(&self, core: &Core) -> u64 {
+        match &self.role {
+            Role::Publishing(it) => core.streams.get(it.slot).map_or(0, Entry::unflushed_bytes),
+            _ => 0,
         }
     }
 

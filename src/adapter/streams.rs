@@ -30,6 +30,8 @@ pub struct Entry {
     relays: Vec<(ShardId, RelaySender)>,
     /// Has bytes that the pump has not handed out.
     dirty: bool,
+    /// How many bytes those are.
+    unflushed_bytes: u64,
     /// Control knows that somebody here watches.
     subscribed: bool,
     /// Since when nobody here does.
@@ -55,8 +57,6 @@ pub struct Streams {
     inbound: Vec<StreamSlot>,
     /// Shards whose relays got frames since the last look; bit per shard would do, a short list is simpler.
     rung: Vec<ShardId>,
-    /// Bytes appended since the pump's last round, over all streams.
-    unflushed_bytes: u64,
     /// Frames × players since the pump's last round: the writes that an unmerged pump would have made.
     deliveries: u64,
     relay_dropped: u64,
@@ -73,7 +73,6 @@ impl Streams {
             dirty: Vec::new(),
             inbound: Vec::new(),
             rung: Vec::new(),
-            unflushed_bytes: 0,
             deliveries: 0,
             relay_dropped: 0,
         }
@@ -108,6 +107,7 @@ impl Streams {
             inbound: None,
             relays: Vec::new(),
             dirty: false,
+            unflushed_bytes: 0,
             subscribed: false,
             unwatched_since: Some(now),
         });
@@ -144,7 +144,7 @@ impl Streams {
         let Some(entry) = self.entries.get_mut(slot.0) else { return };
         let before = entry.live.log().end();
         let frame = entry.live.push(now, frame, package);
-        self.unflushed_bytes = self.unflushed_bytes.saturating_add(entry.live.log().end().saturating_sub(before));
+        entry.unflushed_bytes = entry.unflushed_bytes.saturating_add(entry.live.log().end().saturating_sub(before));
         self.deliveries = self.deliveries.saturating_add(entry.live.subscribers().len() as u64);
         if !entry.relays.is_empty() {
             entry.relay(&RelayItem::Frame(frame), &mut self.rung, &mut self.relay_dropped);
@@ -286,19 +286,13 @@ impl Streams {
 
     /// Moves the players of every dirty stream to `players` and begins a new account of bytes and deliveries.
     pub fn take_dirty(&mut self, players: &mut Vec<Subscriber>) {
-        self.unflushed_bytes = 0;
         for slot in self.dirty.drain(..) {
             if let Some(entry) = self.entries.get_mut(slot.0) {
                 entry.dirty = false;
+                entry.unflushed_bytes = 0;
                 players.extend_from_slice(entry.live.subscribers());
             }
         }
-    }
-
-    /// Bytes appended since the pump last took the dirty streams.
-    #[must_use]
-    pub fn unflushed_bytes(&self) -> u64 {
-        self.unflushed_bytes
     }
 
     /// Frames × players since the last call.
@@ -370,6 +364,12 @@ impl Streams {
 }
 
 impl Entry {
+    /// Bytes that the pump has not handed out.
+    #[must_use]
+    pub fn unflushed_bytes(&self) -> u64 {
+        self.unflushed_bytes
+    }
+
     /// True while somebody watches, here or on another shard.
     #[must_use]
     pub fn is_watched(&self) -> bool {

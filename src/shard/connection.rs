@@ -18,7 +18,8 @@ use crate::shard::Shard;
 const READS_PER_TURN: u32 = 4;
 /// Frames and requests in one turn before others get theirs, for a peer whose messages are tiny.
 const EVENTS_PER_TURN: usize = 200;
-/// Published bytes the pump has not handed out beyond which publishers are not read: the pace of the fan-out.
+/// Published bytes of one stream that the pump has not handed out, beyond which its publisher is not read: the pace of
+/// the fan-out. Two hundred megabits a second pass within `latency_max`.
 const UNFLUSHED_MAX: u64 = 1 << 20;
 /// How long a connection that we ended may take to read our last words.
 const LINGER: Duration = Duration::from_secs(1);
@@ -211,7 +212,7 @@ impl Shard {
         for turn in 0.. {
             {
                 let core = self.core.borrow();
-                if core.streams.unflushed_bytes() > UNFLUSHED_MAX {
+                if connection.adapter.borrow().unflushed_bytes(&core) > UNFLUSHED_MAX {
                     // Woken by the pump when it has handed that out.
                     self.paced.borrow_mut().push(connection.key);
                     return Ok(());
