@@ -181,6 +181,22 @@ impl Stream {
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 
+    /// Reads what is there without asking for readiness: `None` when nothing is.
+    ///
+    /// # Errors
+    /// Those of `recv` other than "nothing is there".
+    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        // SAFETY: pointer and length describe `buf`, borrowed for the call; the descriptor is open.
+        let got = unsafe { libc::recv(self.fd, buf.as_mut_ptr().cast(), buf.len(), libc::MSG_DONTWAIT) };
+        match usize::try_from(got) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(_) => match io::Error::last_os_error() {
+                error if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
+                error => Err(error),
+            },
+        }
+    }
+
     /// Writes the start of `buf`, or registers the task to be woken when there is room.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)

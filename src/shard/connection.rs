@@ -44,6 +44,8 @@ pub struct Connection {
     /// Why somebody wants it closed.
     order: Cell<Option<Ended>>,
     phase: Cell<Phase>,
+    /// It is read by the pump's rounds and not on readiness.
+    resting: Cell<bool>,
     admitted: Cell<bool>,
 }
 
@@ -74,6 +76,7 @@ impl Connection {
             deadline: Cell::new(deadline),
             order: Cell::new(None),
             phase: Cell::new(Phase::Open),
+            resting: Cell::new(false),
             admitted: Cell::new(false),
         }
     }
@@ -207,6 +210,9 @@ impl Shard {
     }
 
     fn read_turn(&self, cx: &mut Context<'_>, connection: &Connection, now: Instant) -> Result<(), Ended> {
+        if connection.resting.get() {
+            return Ok(());
+        }
         let mut buffer = self.read_buffer.borrow_mut();
         let mut events = 0;
         for turn in 0.. {
@@ -227,6 +233,11 @@ impl Shard {
                 cx.waker().wake_by_ref();
                 return Ok(());
             }
+            if turn > 0 && self.reads_in_rounds.get() && connection.adapter.borrow().is_publisher() {
+                connection.resting.set(true);
+                self.resting.borrow_mut().push(connection.key);
+                return Ok(());
+            }
             let read = connection.stream.borrow_mut().poll_read(cx, &mut buffer);
             let bytes = match read {
                 Poll::Pending => return Ok(()),
@@ -244,6 +255,66 @@ impl Shard {
             events += result.map_err(Ended::Us)?;
         }
         Ok(())
+    }
+
+    /// Reads the publishers that rest, before a round hands out what they sent. On a busy shard this saves asking for
+    /// readiness for every frame, and costs no time: the round would have waited for the frame in any case.
+    pub(super) fn read_resting(&self, now: Instant) {
+        let mut resting = std::mem::take(&mut *self.resting.borrow_mut());
+        resting.retain(|key| {
+            let Some(connection) = self.connection(*key).filter(|it| it.resting.get()) else { return false };
+            self.guarded(&connection, || self.read_one_resting(&connection, now));
+            let stays = connection.is_open() && connection.resting.get();
+            if !stays {
+                connection.resting.set(false);
+                connection.wake();
+            }
+            stays
+        });
+        resting.append(&mut self.resting.borrow_mut());
+        *self.resting.borrow_mut() = resting;
+    }
+
+    fn read_one_resting(&self, connection: &Connection, now: Instant) {
+        let mut buffer = self.read_buffer.borrow_mut();
+        for _ in 0..READS_PER_TURN {
+            if !self.reads_in_rounds.get() || !connection.is_open() || connection.order.get().is_some() {
+                return connection.resting.set(false);
+            }
+            {
+                let core = self.core.borrow();
+                let adapter = connection.adapter.borrow();
+                if !adapter.is_publisher() || !adapter.wants_read(now, &core) {
+                    return connection.resting.set(false);
+                }
+                if adapter.unflushed_bytes(&core) > UNFLUSHED_MAX {
+                    return;
+                }
+            }
+            let bytes = match connection.stream.borrow().try_read(&mut buffer) {
+                Ok(None) => return,
+                Ok(Some(0)) => return connection.order(Ended::Peer(Reason::ClientDone.into())),
+                Err(_) => return connection.order(Ended::Peer(Reason::ClientReset.into())),
+                Ok(Some(bytes)) => bytes,
+            };
+            {
+                let mut totals = self.totals.borrow_mut();
+                totals.reads += 1;
+                totals.rx_bytes += bytes as u64;
+            }
+            let input = buffer.get(..bytes).unwrap_or_default();
+            let result = connection.adapter.borrow_mut().handle_bytes(now, &mut self.core.borrow_mut(), input);
+            if let Err(reason) = result {
+                return connection.order(Ended::Us(reason));
+            }
+            self.note_progress(connection);
+            if connection.adapter.borrow_mut().has_output() {
+                connection.wake();
+            }
+            if bytes < buffer.len() {
+                return;
+            }
+        }
     }
 
     fn write_turn(&self, cx: &mut Context<'_>, connection: &Connection, now: Instant) -> Result<(), Ended> {

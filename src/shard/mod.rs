@@ -93,6 +93,10 @@ pub struct Shard {
     paced: RefCell<Vec<usize>>,
     /// Publishers that are not read because their timestamps run ahead; looked at again at the next tick.
     paused: RefCell<Vec<usize>>,
+    /// Publishers that are read by the pump's rounds.
+    resting: RefCell<Vec<usize>>,
+    /// The pump's rounds are far enough apart for publishers to be read by them.
+    reads_in_rounds: Cell<bool>,
     /// What the clerk's sweep found, kept for its memory.
     due: RefCell<Vec<Rc<Connection>>>,
     totals: RefCell<ShardLoad>,
@@ -192,6 +196,8 @@ impl Shard {
             clerk_waker: RefCell::new(None),
             paced: RefCell::new(Vec::new()),
             paused: RefCell::new(Vec::new()),
+            resting: RefCell::new(Vec::new()),
+            reads_in_rounds: Cell::new(false),
             due: RefCell::new(Vec::new()),
             totals: RefCell::new(ShardLoad::default()),
             unsent: RefCell::new(VecDeque::new()),
@@ -218,11 +224,16 @@ impl Shard {
 
     /// Wakes the pump if there is something to hand out.
     fn wake_pump(&self) {
-        if self.core.borrow().streams.has_dirty()
+        if self.has_round()
             && let Some(waker) = self.pump_waker.borrow_mut().take()
         {
             waker.wake();
         }
+    }
+
+    /// True while a round of the pump has something to do.
+    fn has_round(&self) -> bool {
+        self.core.borrow().streams.has_dirty() || !self.resting.borrow().is_empty()
     }
 
     /// Puts what the adapters said in the mail and rings where somebody waits for it. To be called after every step

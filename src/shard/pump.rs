@@ -16,6 +16,8 @@ use crate::stream::Subscriber;
 
 /// Players served before the executor is asked whether others are due.
 const PLAYERS_PER_SLICE: usize = 64;
+/// Rounds at least this far apart read the publishers as well.
+const REST_MIN: Duration = Duration::from_millis(5);
 /// A wait shorter than this costs more than it merges.
 const WAIT_MIN: Duration = Duration::from_micros(200);
 
@@ -28,12 +30,15 @@ pub async fn run(shard: Rc<Shard>) {
         wait_for_frames(&shard).await;
         let deliveries = shard.core.borrow_mut().streams.take_deliveries();
         load.on_deliveries(Instant::now(), deliveries);
-        let due = last_round_at + load.wait(&shard.settings);
+        let least = load.wait(&shard.settings);
+        shard.reads_in_rounds.set(least >= REST_MIN);
+        let due = last_round_at + least;
         let wait = due.saturating_duration_since(Instant::now());
         if wait >= WAIT_MIN {
             sleep(wait).await;
         }
         last_round_at = Instant::now();
+        shard.read_resting(last_round_at);
         let deliveries = {
             let mut core = shard.core.borrow_mut();
             players.clear();
@@ -51,7 +56,7 @@ pub async fn run(shard: Rc<Shard>) {
 
 async fn wait_for_frames(shard: &Shard) {
     poll_fn(|cx| {
-        if shard.core.borrow().streams.has_dirty() || shard.state.get() == Phase::Stopped {
+        if shard.has_round() || shard.state.get() == Phase::Stopped {
             return Poll::Ready(());
         }
         *shard.pump_waker.borrow_mut() = Some(cx.waker().clone());
