@@ -397,11 +397,10 @@ impl Rtmp {
             _ => {}
         }
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let mut sent_from_log = 0;
         let mut log_first = false;
+        let mut filled = 0;
         let output = std::mem::take(self.engine.output());
         let (offered, result) = {
-            let mut filled = 0;
             let mut offered = 0_usize;
             let live = match &self.role {
                 Role::Playing(it) => core.streams.get(it.slot).map(|entry| (&it.cursor, &entry.live)),
@@ -444,16 +443,17 @@ impl Rtmp {
             }
         };
         let sent_from_output = if log_first { 0 } else { sent.min(output.len()) };
-        sent_from_log = sent.saturating_sub(sent_from_output).max(sent_from_log);
         self.restore(output, sent_from_output);
-        self.on_written(now, core, sent, sent_from_log, offered);
+        self.on_written(now, core, sent, sent.saturating_sub(sent_from_output), offered);
         if sent < offered || result == Sent::Blocked {
             return Flow::Blocked;
         }
         if self.engine.output().is_empty() {
             self.close_ending(now, core);
         }
-        if log_first || offered >= WRITE_BYTES_MAX { Flow::More } else { Flow::Idle }
+        // A player of one track gets a slice for each frame and may be owed more than fitted.
+        let has_more = log_first || offered >= WRITE_BYTES_MAX || filled == SLICES_MAX;
+        if has_more { Flow::More } else { Flow::Idle }
     }
 
     /// The first bytes that wait for a peer which takes none: what readiness is to be asked for with. Empty when
