@@ -7,9 +7,9 @@
 // `criterion_group!` makes a public function without a word on it; counts here are small.
 #![allow(missing_docs, clippy::cast_precision_loss, clippy::cast_possible_truncation)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+mod counting;
+
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -17,34 +17,6 @@ use sluicegate::proto::rtmp::Settings;
 use sluicegate::proto::rtmp::chunk::{Reader, write_message};
 use sluicegate::proto::rtmp::message::type_id;
 use sluicegate::proto::rtmp::message::write_set_chunk_size;
-
-/// Counts what is asked of the system's allocator.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call goes to the system's allocator unchanged; counting touches no memory of its own.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as the caller promised us.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promised us.
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as the caller promised us.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const CHUNK_SIZES: [u32; 3] = [128, 4096, 60_000];
 const SEGMENT: usize = 64 << 10;
@@ -91,9 +63,9 @@ fn reading(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("chunk_read");
     for chunk_size in CHUNK_SIZES {
         let bytes = as_sent(&messages, chunk_size);
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let before = counting::allocations();
         let count = read(&bytes, now);
-        let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+        let allocations = counting::allocations() - before;
         println!(
             "chunk_read/{chunk_size}: {:.2} allocations a message ({allocations} for {count})",
             allocations as f64 / count as f64
@@ -119,9 +91,9 @@ fn writing(criterion: &mut Criterion) {
             }
         };
         let mut out = Vec::with_capacity(128 << 10);
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let before = counting::allocations();
         write(&mut out);
-        let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+        let allocations = counting::allocations() - before;
         println!(
             "chunk_write/{chunk_size}: {allocations} allocations for {} messages into a kept buffer",
             messages.len()

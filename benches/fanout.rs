@@ -4,10 +4,10 @@
 //! Before the timings it prints the allocations of a player and frame, which are none.
 #![allow(missing_docs)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+mod counting;
+
 use std::hint::black_box;
 use std::io::IoSlice;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,33 +17,6 @@ use sluicegate::names::{Name, StreamKey};
 use sluicegate::stream::{Cursor, Due, Live, Package, Settings};
 
 const PLAYERS: usize = 1_000;
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call goes to the system's allocator with the arguments as they came; counting is one atomic addition.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `alloc`, which is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: `block` came from `System` with this layout, because all of ours do.
-        unsafe { System.dealloc(block, layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as for `dealloc`; `size` is the caller's to answer for.
-        unsafe { System.realloc(block, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 struct Plain;
 
@@ -107,11 +80,11 @@ impl FanOut {
 
 fn fan_out(criterion: &mut Criterion) {
     let mut stage = FanOut::new();
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = counting::allocations();
     let began = Instant::now();
     let frames: u64 = (0..1_000).map(|_| stage.step()).sum();
     let elapsed = began.elapsed();
-    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    let allocations = counting::allocations() - before;
     println!(
         "fan-out: {frames} deliveries, {allocations} allocations, {} ns a delivery",
         elapsed.as_nanos() / u128::from(frames.max(1))
