@@ -41,6 +41,7 @@ fn server(start: Instant) -> (Model, View) {
             tc_url: None,
             swf_url: None,
             user: None,
+            labels: std::sync::Arc::default(),
         });
         for what in [What::Opened, What::Started] {
             model.session(&mut view, &Change { facts: facts.clone(), seq: 1, at: start, what });

@@ -49,6 +49,7 @@ impl Maker {
             tc_url: Some("rtmp://media.example/live".into()),
             swf_url: None,
             user: None,
+            labels: std::sync::Arc::default(),
         }
     }
 

@@ -769,6 +769,7 @@ impl Rtmp {
             tc_url: text(&connect.info.tc_url),
             swf_url: text(&connect.info.swf_url),
             user: None,
+            labels: Arc::default(),
         };
         let session = core.open(now, facts, self.me);
         self.had_session = true;

@@ -46,6 +46,7 @@ pub fn facts(n: u64, shard: u16, kind: Kind, path: &str, remote: &str) -> Facts 
         tc_url: None,
         swf_url: None,
         user: None,
+        labels: std::sync::Arc::default(),
     }
 }
 

@@ -96,6 +96,7 @@ fn facts(n: u64, kind: Kind, stream: &str) -> Arc<Facts> {
         tc_url: None,
         swf_url: None,
         user: None,
+        labels: std::sync::Arc::default(),
     })
 }
 

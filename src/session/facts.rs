@@ -1,11 +1,13 @@
 //! What does not change about a session.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::names::{ConnectionId, Kind, Protocol, SessionId, ShardId, StreamKey};
 
-/// Everything known about a session at the moment it opened. Shared as an `Arc`, never edited.
+/// Everything known about a session. Shared as an `Arc`, never edited: what a verdict adds (stream, user, labels)
+/// makes new facts, which are the session's from `authorized` on.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// The session's own identity.
@@ -41,4 +43,29 @@ pub struct Facts {
     pub swf_url: Option<Box<str>>,
     /// Who the peer is, as the admission decision said.
     pub user: Option<Box<str>>,
+    /// What the back end attached to the session: at most 16 pairs of at most 64 bytes a side.
+    pub labels: Labels,
+}
+
+/// Names and values that a back end attaches to a session, in its order. Cheap to clone.
+pub type Labels = Arc<[(Box<str>, Box<str>)]>;
+
+/// What a verdict says of a session's identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The stream it is on from now on: the one it asked for, unless the verdict renamed it.
+    pub key: StreamKey,
+    /// Who the peer is.
+    pub user: Option<Box<str>>,
+    /// What the back end attached.
+    pub labels: Labels,
+}
+
+impl Facts {
+    /// These facts with what a verdict said.
+    #[must_use]
+    pub fn identified(&self, identity: Identity) -> Self {
+        let Identity { key, user, labels } = identity;
+        Self { key, user, labels, ..self.clone() }
+    }
 }

@@ -11,7 +11,7 @@ pub mod state;
 pub mod table;
 
 pub use counters::Counters;
-pub use facts::Facts;
+pub use facts::{Facts, Identity, Labels};
 pub use reason::{CloseReason, Reason, Side};
 pub use snapshot::SessionSample;
 pub use state::{State, Transition, Trigger, diagram, transition};

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::names::SessionId;
 use crate::session::state::transition;
-use crate::session::{CloseReason, Counters, Facts, SessionSample, State, Transition, Trigger};
+use crate::session::{CloseReason, Counters, Facts, Identity, SessionSample, State, Transition, Trigger};
 
 /// A session's place in the table; refers to nothing once the session is closed, even if the place is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -168,6 +168,19 @@ impl Table {
         live.seq = live.seq.saturating_add(1);
         self.changes.push_back(Change { facts: Arc::clone(&live.facts), seq: live.seq, at: now, what });
         true
+    }
+
+    /// The verdict was yes: the session's facts are from now on what the verdict says, and
+    /// [`What::Authorized`] is reported with them. Returns false, and changes nothing, where that may not follow.
+    pub fn authorize(&mut self, now: Instant, key: SessionKey, identity: Identity) -> bool {
+        if let Some((_, live)) = lookup(&mut self.slots, key)
+            && !live.denied
+            && transition(Some(live.state), Trigger::Authorized) == Transition::Stay
+            && (live.facts.key != identity.key || live.facts.user != identity.user || live.facts.labels != identity.labels)
+        {
+            live.facts = Arc::new(live.facts.identified(identity));
+        }
+        self.record(now, key, What::Authorized)
     }
 
     /// Closes a session with its final counters; later calls for the same key do nothing.

@@ -34,6 +34,7 @@ pub fn facts(count: u64, now: Instant, key: &StreamKey) -> Facts {
         tc_url: Some("rtmp://media.example/live".into()),
         swf_url: None,
         user: None,
+        labels: std::sync::Arc::default(),
     }
 }
 

@@ -180,6 +180,7 @@ pub fn facts(n: u64, kind: Kind, app: &str, stream: &str, remote: &str) -> Facts
         tc_url: None,
         swf_url: None,
         user: None,
+        labels: std::sync::Arc::default(),
     }
 }
 
