@@ -71,8 +71,9 @@ CREATE TABLE outbox (
     sink      TEXT NOT NULL,                    -- the sink's name in the configuration
     event_id  TEXT NOT NULL,                    -- stable across retries and restarts
     session   BLOB,                             -- whose events are told in order
-    -- 1 for what must be told (starts and stops), 0 for what may be dropped when the spool is full.
-    essential INTEGER NOT NULL,
+    -- What may be dropped when the spool is full: 0 a periodic update (a newer one of the same session replaces it),
+    -- 1 anything else, 2 what must be told (starts and stops).
+    weight    INTEGER NOT NULL,
     at_ms     INTEGER NOT NULL,
     body      BLOB NOT NULL,
     UNIQUE (sink, event_id)
