@@ -9,7 +9,7 @@ use crate::adapter::{Settings, Streams};
 use crate::admission::{Decision, Policy, Request, Ticket};
 use crate::event::{Attempt, Event};
 use crate::names::{Kind, Protocol, SessionId, ShardId, StreamKey};
-use crate::session::{CloseReason, Facts, SessionKey, Table};
+use crate::session::{CloseReason, Facts, Identity, SessionKey, Table};
 use crate::stdx::clock::WallAnchor;
 use crate::stdx::ids::SplitMix;
 use crate::stream::Subscriber;
@@ -19,8 +19,8 @@ use crate::stream::Subscriber;
 pub enum Outgoing {
     /// Something happened.
     Event(Event),
-    /// May this session publish its stream?
-    AskPublish {
+    /// May this session do what it asks for?
+    Ask {
         /// Quoted in the answer.
         ticket: Ticket,
         /// Who asks.
@@ -130,6 +130,12 @@ impl Core {
         key
     }
 
+    /// The verdict on a session was yes: it is from now on what the verdict says.
+    pub fn authorize(&mut self, now: Instant, key: SessionKey, identity: Identity) {
+        self.sessions.authorize(now, key, identity);
+        self.collect();
+    }
+
     /// Moves a session along its life.
     pub fn record(&mut self, now: Instant, key: SessionKey, what: crate::session::What) {
         self.sessions.record(now, key, what);
@@ -151,12 +157,12 @@ impl Core {
         self.owners.get(&id).copied()
     }
 
-    /// Asks control whether a session may publish. The answer comes to `owner` under the ticket.
-    pub fn ask_publish(&mut self, facts: Arc<Facts>, owner: Subscriber) -> Ticket {
+    /// Asks control whether a session may do what it asks for. The answer comes to `owner` under the ticket.
+    pub fn ask(&mut self, facts: Arc<Facts>, owner: Subscriber) -> Ticket {
         self.next_ticket = self.next_ticket.wrapping_add(1);
         let ticket = Ticket(self.next_ticket);
         self.tickets.insert(ticket, owner);
-        self.post_urgent(Outgoing::AskPublish { ticket, facts });
+        self.post_urgent(Outgoing::Ask { ticket, facts });
         ticket
     }
 

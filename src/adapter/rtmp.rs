@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::adapter::streams::Entry;
 use crate::adapter::{Core, Outgoing, StreamSlot};
-use crate::admission::{Decision, Request, Ticket};
+use crate::admission::{Decision, Request, Ticket, Verdict};
 use crate::media::{Frame, FrameFlags, Track};
 use crate::names::{ConnectionId, DEFAULT_VHOST, Kind, Name, NameError, Protocol, StreamKey};
 use crate::proto::rtmp::chunk::{Reader, write_message};
@@ -106,12 +106,25 @@ struct Connect {
 enum Role {
     /// Nothing yet, or nothing any more.
     Idle,
-    /// Control is asked whether it may publish.
-    Asking { request: RequestId, session: SessionKey, ticket: Ticket, key: StreamKey },
+    /// Control is asked whether it may.
+    Asking(Asking),
     /// It publishes.
     Publishing(Publishing),
     /// It plays, or waits for somebody to publish.
     Playing(Box<Playing>),
+}
+
+struct Asking {
+    request: RequestId,
+    session: SessionKey,
+    kind: Kind,
+    ticket: Ticket,
+    key: StreamKey,
+    /// When to stop waiting for control.
+    until: Instant,
+    /// What a player has said meanwhile: whether it pauses, and which of audio and video it wants.
+    paused: bool,
+    wants: (bool, bool),
 }
 
 struct Publishing {
@@ -210,7 +223,12 @@ impl Rtmp {
         let stall_after = core.settings.stall_after;
         let update_every = core.settings.update_every;
         match &mut self.role {
-            Role::Idle | Role::Asking { .. } => {}
+            Role::Asking(it) if it.until <= now => {
+                let reason = CloseReason::with(Reason::AuthUnavailable, "verdict_timeout");
+                self.engine.goodbye(refusal(reason, it.kind));
+                return Err(reason);
+            }
+            Role::Idle | Role::Asking(_) => {}
             Role::Publishing(it) => {
                 watch(now, core, it.session, it.last_frame_at, stall_after, &mut it.updated_at, update_every);
             }
@@ -248,7 +266,8 @@ impl Rtmp {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let own = match &self.role {
-            Role::Idle | Role::Asking { .. } => None,
+            Role::Idle => None,
+            Role::Asking(it) => Some(it.until),
             Role::Publishing(_) | Role::Playing(_) => Some(self.look_at),
         };
         self.engine.next_deadline().into_iter().chain(own).chain(self.last_words_until).min()
@@ -275,7 +294,11 @@ impl Rtmp {
     /// True while it publishes or asks to.
     #[must_use]
     pub fn is_publisher(&self) -> bool {
-        matches!(self.role, Role::Publishing(_) | Role::Asking { .. })
+        match &self.role {
+            Role::Publishing(_) => true,
+            Role::Asking(it) => it.kind.is_source(),
+            Role::Idle | Role::Playing(_) => false,
+        }
     }
 
     /// Whether the connection's socket should be read now: not while media waits for a verdict, and not while a
@@ -305,21 +328,25 @@ impl Rtmp {
     }
 
     /// The answer to a question that was asked for this connection.
-    pub fn handle_verdict(
-        &mut self,
-        now: Instant,
-        core: &mut Core,
-        answered: Ticket,
-        verdict: Result<(), CloseReason>,
-    ) {
-        let (request, session, key) = match &self.role {
-            Role::Asking { request, session, ticket, key } if *ticket == answered => (*request, *session, key.clone()),
-            _ => return,
-        };
+    pub fn handle_verdict(&mut self, now: Instant, core: &mut Core, answered: Ticket, verdict: Verdict) {
+        let Role::Asking(Asking { request, session, kind, ticket, paused, wants, .. }) = self.role else { return };
+        if ticket != answered {
+            return;
+        }
         let Some(id) = core.sessions.facts(session).map(|facts| facts.id) else { return };
         match verdict {
-            Ok(()) => {
-                core.record(now, session, What::Authorized);
+            Ok(grant) if !kind.is_source() => {
+                core.authorize(now, session, grant.identity());
+                self.start_play(now, core, request, session, &grant.key);
+                self.on_receive(request, Some(wants.0), Some(wants.1));
+                if paused {
+                    self.on_pause(request, true);
+                }
+                self.handle_events(now, core);
+            }
+            Ok(grant) => {
+                core.authorize(now, session, grant.identity());
+                let key = grant.key;
                 let slot = core.streams.publish(now, &key, id);
                 self.role = Role::Publishing(Publishing {
                     request,
@@ -333,8 +360,13 @@ impl Rtmp {
                 self.engine.accept_publish(now, request);
                 self.handle_events(now, core);
             }
-            Err(reason) => {
-                self.engine.reject(request, refusal(reason, Kind::Publish));
+            Err(denied) => {
+                let reason = denied.reason;
+                let mut refusal = refusal(reason, kind);
+                if let Some(text) = &denied.text {
+                    refusal.description = text;
+                }
+                self.engine.reject_to(request, refusal, denied.redirect.as_deref());
                 self.role = Role::Idle;
                 core.record(now, session, What::Denied(reason));
                 self.ending = Some((session, reason));
@@ -357,10 +389,7 @@ impl Rtmp {
 
     /// Says goodbye before the owner closes: the peer's user reads why.
     pub fn say_goodbye(&mut self, reason: CloseReason) {
-        let kind = match self.role {
-            Role::Publishing(_) | Role::Asking { .. } => Kind::Publish,
-            Role::Playing(_) | Role::Idle => Kind::Play,
-        };
+        let kind = if self.is_publisher() { Kind::Publish } else { Kind::Play };
         self.engine.goodbye(refusal(reason, kind));
     }
 
@@ -394,7 +423,7 @@ impl Rtmp {
     fn session(&self) -> Option<SessionKey> {
         match &self.role {
             Role::Idle => self.ending.map(|(session, _)| session),
-            Role::Asking { session, .. } => Some(*session),
+            Role::Asking(it) => Some(it.session),
             Role::Publishing(it) => Some(it.session),
             Role::Playing(it) => Some(it.session),
         }
@@ -414,15 +443,7 @@ impl Rtmp {
                     self.on_request(now, core, Kind::Play, request, &stream, query.as_deref());
                 }
                 ServerEvent::Ended(request) => self.on_ended(now, core, request),
-                ServerEvent::Pause(request, paused) => {
-                    if let Role::Playing(it) = &mut self.role
-                        && it.request == request
-                    {
-                        it.cursor.pause(paused);
-                        // A paused player waits because it wants to.
-                        it.wait_until = None;
-                    }
-                }
+                ServerEvent::Pause(request, paused) => self.on_pause(request, paused),
                 ServerEvent::ReceiveAudio(request, wanted) => self.on_receive(request, Some(wanted), None),
                 ServerEvent::ReceiveVideo(request, wanted) => self.on_receive(request, None, Some(wanted)),
             }
@@ -434,11 +455,26 @@ impl Rtmp {
     }
 
     fn on_receive(&mut self, request: RequestId, audio: Option<bool>, video: Option<bool>) {
-        if let Role::Playing(it) = &mut self.role
-            && it.request == request
-        {
-            it.wants = (audio.unwrap_or(it.wants.0), video.unwrap_or(it.wants.1));
-            it.cursor.set_tracks(it.wants.0, it.wants.1);
+        let wants = |before: (bool, bool)| (audio.unwrap_or(before.0), video.unwrap_or(before.1));
+        match &mut self.role {
+            Role::Playing(it) if it.request == request => {
+                it.wants = wants(it.wants);
+                it.cursor.set_tracks(it.wants.0, it.wants.1);
+            }
+            Role::Asking(it) if it.request == request => it.wants = wants(it.wants),
+            _ => {}
+        }
+    }
+
+    fn on_pause(&mut self, request: RequestId, paused: bool) {
+        match &mut self.role {
+            Role::Playing(it) if it.request == request => {
+                it.cursor.pause(paused);
+                // A paused player waits because it wants to.
+                it.wait_until = None;
+            }
+            Role::Asking(it) if it.request == request => it.paused = paused,
+            _ => {}
         }
     }
 
@@ -535,7 +571,8 @@ impl Rtmp {
         let query = join_queries(connect.info.query.as_deref(), query);
         let asked =
             Request { kind, protocol: Protocol::Rtmp, key: key.clone(), remote: self.remote, query: query.clone() };
-        if let Decision::Deny(reason) = core.decide(now, &asked) {
+        let decision = core.decide(now, &asked);
+        if let Decision::Deny(reason) = decision {
             self.engine.reject(request, refusal(reason, kind));
             return self.refuse_attempt(now, core, Some(kind), reason);
         }
@@ -564,18 +601,19 @@ impl Rtmp {
         if let Some(counters) = core.sessions.counters_mut(session) {
             (counters.rx_bytes, counters.tx_bytes) = std::mem::take(&mut self.unbooked);
         }
-        match kind {
-            Kind::Publish | Kind::Ingest => {
-                let Some(facts) = core.sessions.facts(session).map(Arc::clone) else { return };
-                let ticket = core.ask_publish(facts, self.me);
-                self.role = Role::Asking { request, session, ticket, key };
-            }
-            Kind::Play | Kind::Push => self.start_play(now, core, request, session, &key),
+        // Who publishes a stream only control knows; who plays it, often the shard alone decides.
+        if decision == Decision::Allow && !kind.is_source() {
+            core.record(now, session, What::Authorized);
+            return self.start_play(now, core, request, session, &key);
         }
+        let Some(facts) = core.sessions.facts(session).map(Arc::clone) else { return };
+        let ticket = core.ask(facts, self.me);
+        let until = now + VERDICT_TIMEOUT;
+        let (paused, wants) = (false, (true, true));
+        self.role = Role::Asking(Asking { request, session, kind, ticket, key, until, paused, wants });
     }
 
     fn start_play(&mut self, now: Instant, core: &mut Core, request: RequestId, session: SessionKey, key: &StreamKey) {
-        core.record(now, session, What::Authorized);
         self.engine.accept_play(now, request);
         let slot = core.streams.open(now, key);
         if core.streams.subscribe(slot, self.me) {
@@ -605,7 +643,7 @@ impl Rtmp {
     fn on_ended(&mut self, now: Instant, core: &mut Core, ended: RequestId) {
         let request = match &self.role {
             Role::Idle => return,
-            Role::Asking { request, .. } => *request,
+            Role::Asking(it) => it.request,
             Role::Publishing(it) => it.request,
             Role::Playing(it) => it.request,
         };
@@ -624,10 +662,11 @@ impl Rtmp {
         self.ending = self.session().map(|session| (session, Reason::InternalError.into()));
         match std::mem::replace(&mut self.role, Role::Idle) {
             Role::Idle => {}
-            Role::Asking { session, ticket, key, .. } => {
-                core.take_ticket(ticket);
-                post_left(core, session, key);
-                self.role = Role::Idle;
+            Role::Asking(it) => {
+                core.take_ticket(it.ticket);
+                if it.kind.is_source() {
+                    post_left(core, it.session, it.key);
+                }
             }
             Role::Publishing(it) => {
                 if let Some(id) = core.sessions.facts(it.session).map(|facts| facts.id) {
@@ -660,6 +699,10 @@ impl Rtmp {
 
 /// A configuration that comes within the first frames is part of the start.
 const FIRST_HEADERS_FRAMES: u64 = 8;
+
+/// How long control may take to answer: longer than it waits for any back end, so that this ends only what control has
+/// lost sight of.
+const VERDICT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a refused peer may take to read why.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -735,7 +778,7 @@ fn bad_name(error: NameError) -> CloseReason {
     )
 }
 
-fn refusal_bad_name(kind: Kind) -> Refusal {
+fn refusal_bad_name(kind: Kind) -> Refusal<'static> {
     Refusal {
         code: if kind == Kind::Publish { "NetStream.Publish.BadName" } else { "NetStream.Play.Failed" },
         description: "The name is not allowed.",
@@ -743,7 +786,7 @@ fn refusal_bad_name(kind: Kind) -> Refusal {
 }
 
 /// What the peer's user reads for a reason.
-fn refusal(reason: CloseReason, kind: Kind) -> Refusal {
+fn refusal(reason: CloseReason, kind: Kind) -> Refusal<'static> {
     let publish = kind == Kind::Publish;
     let description = match reason.reason {
         Reason::DuplicatePublish => {
@@ -755,7 +798,11 @@ fn refusal(reason: CloseReason, kind: Kind) -> Refusal {
         Reason::Replaced => "Another publisher took the stream over.",
         Reason::Banned => "You have been refused for some time.",
         Reason::Kicked => "The session was ended by the operator.",
-        Reason::AuthDenied | Reason::IpDenied => "You are not allowed to do this.",
+        Reason::AuthDenied | Reason::IpDenied | Reason::ReauthDenied => "You are not allowed to do this.",
+        Reason::AuthUnavailable => "Nobody could decide whether you may; try again later.",
+        Reason::TokenExpired => "Your token has expired.",
+        Reason::MaxDuration => "The session lasted as long as it may.",
+        Reason::BitrateExceeded => "You send more than you may.",
         Reason::ConcurrencyLimit => "Too many sessions at once.",
         Reason::LimitExceeded => "A limit of this server was exceeded.",
         Reason::Drain => {
@@ -771,7 +818,15 @@ fn refusal(reason: CloseReason, kind: Kind) -> Refusal {
         _ => "The session was ended by the server.",
     };
     let code = match (reason.reason, publish) {
-        (Reason::Banned | Reason::AuthDenied | Reason::IpDenied, true) => "NetStream.Publish.Denied",
+        (
+            Reason::Banned
+            | Reason::AuthDenied
+            | Reason::AuthUnavailable
+            | Reason::ReauthDenied
+            | Reason::TokenExpired
+            | Reason::IpDenied,
+            true,
+        ) => "NetStream.Publish.Denied",
         (_, true) => "NetStream.Publish.Failed",
         (_, false) => "NetStream.Play.Failed",
     };

@@ -8,7 +8,7 @@ pub mod settings;
 pub mod verdict;
 
 pub use answer::{Answer, Failure, Terms};
-pub use ban::{Ban, Bans};
+pub use ban::{Ban, Bans, Whom};
 pub use policy::Policy;
 pub use request::{Decision, Request, Ticket};
 pub use settings::{Access, DuplicatePublish, Settings};

@@ -29,6 +29,8 @@ pub struct Ticket(pub u64);
 pub enum Decision {
     /// They may.
     Allow,
+    /// More is to be asked than a shard knows: control decides.
+    Ask,
     /// They may not, and why.
     Deny(CloseReason),
 }

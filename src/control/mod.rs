@@ -28,14 +28,14 @@ pub use run::{Control, Setup, start};
 pub use settings::Settings;
 pub use view::View;
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use crate::admission::{Ban, Whom};
 use crate::event::{Bus, Cursor, Event, Recorded, ServerEvent, ServerWhat};
-use crate::names::{Kind, SessionId, StreamKey};
+use crate::names::SessionId;
 use crate::session::CloseReason;
 
 /// What the API, the metrics and the command line hold. Cheap to clone.
@@ -65,7 +65,8 @@ enum Ending {
 
 enum Command {
     Terminate { what: Box<Terminate>, reply: endings::Reply },
-    Unban { address: IpAddr, kind: Kind, key: StreamKey, reply: oneshot::Sender<()> },
+    Ban { ban: Ban, reply: endings::Reply },
+    Unban { whom: Whom, reply: oneshot::Sender<bool> },
 }
 
 /// Commands that may wait for the control task. It takes all that wait at each turn.
@@ -131,14 +132,24 @@ impl Handle {
         answer.await.unwrap_or(Err(CommandError::Stopping))
     }
 
-    /// Lifts a ban. When it returns, the order is on its way to every shard.
+    /// Bans a peer and ends the sessions that it concerns. When it returns, every shard knows it.
+    ///
+    /// # Errors
+    /// As for [`terminate`](Self::terminate).
+    pub async fn ban(&self, ban: Ban) -> Result<Terminated, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Ban { ban, reply }).await.map_err(|_| CommandError::Stopping)?;
+        answer.await.unwrap_or(Err(CommandError::Stopping))
+    }
+
+    /// Lifts a ban; false when there was none of exactly this peer. When it returns, the order is on its way to every
+    /// shard.
     ///
     /// # Errors
     /// When the server is stopping.
-    pub async fn unban(&self, address: IpAddr, kind: Kind, key: StreamKey) -> Result<(), CommandError> {
+    pub async fn unban(&self, whom: Whom) -> Result<bool, CommandError> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Unban { address, kind, key, reply };
-        self.commands.send(command).await.map_err(|_| CommandError::Stopping)?;
+        self.commands.send(Command::Unban { whom, reply }).await.map_err(|_| CommandError::Stopping)?;
         answer.await.map_err(|_| CommandError::Stopping)
     }
 

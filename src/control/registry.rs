@@ -28,7 +28,7 @@ pub enum Action {
         to: ShardId,
         /// What it asked.
         ticket: Ticket,
-        /// The answer.
+        /// The answer: yes, or why not.
         verdict: Result<(), CloseReason>,
     },
     /// Close one session as `replaced`; tell [`Registry::done`] when the shard has.

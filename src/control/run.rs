@@ -13,7 +13,7 @@ use crate::control::registry::{Action, OrderIds, Registry};
 use crate::control::{COMMANDS_MAX, Command, Ending, Handle, Mailbox, Settings, Shared, View};
 use crate::event::{Bus, Event, ServerEvent, ServerWhat};
 use crate::names::ShardId;
-use crate::session::{Reason, What};
+use crate::session::{CloseReason, Reason, What};
 use crate::shard::mail::{ToControl, ToShard};
 use crate::stdx::clock::WallAnchor;
 use crate::stream::{Settings as StreamSettings, relay};
@@ -42,6 +42,7 @@ pub struct Control {
     ending: watch::Receiver<Ending>,
     stream: StreamSettings,
     registry: Registry,
+    granted: std::collections::HashMap<(ShardId, crate::admission::Ticket), Box<crate::admission::Grant>>,
     endings: Endings,
     orders: OrderIds,
     model: Model,
@@ -96,6 +97,7 @@ pub fn start(setup: &Setup) -> (Handle, Control) {
         ending,
         stream: setup.stream.clone(),
         registry: Registry::new(setup.duplicate_publish, setup.stream.resume_window, settings.order_timeout),
+        granted: std::collections::HashMap::new(),
         endings: Endings::new(settings.order_timeout),
         orders: OrderIds::default(),
         model: Model::new(settings, setup.started_at, setup.shards),
@@ -123,7 +125,10 @@ impl Control {
             self.expire(now, &mut outbox, &mut mailbox);
             self.end(now, &mut outbox, &mut mailbox);
             if sweep_at <= now {
-                more |= self.model.sweep(&mut self.shared.view(), now, SWEEP_BUDGET);
+                let mut view = self.shared.view();
+                more |= self.model.sweep(&mut view, now, SWEEP_BUDGET);
+                view.bans.expire(now);
+                drop(view);
                 sweep_at = now + SWEEP_EVERY;
             }
             if std::mem::take(&mut self.recorded) {
@@ -169,11 +174,12 @@ impl Control {
     fn mail(&mut self, now: Instant, from: ShardId, mail: ToControl, outbox: &mut Outbox) {
         match mail {
             ToControl::Event(event) => self.event(now, event),
-            ToControl::AskPublish { ticket, facts } => {
+            ToControl::Ask { ticket, facts } => {
                 if self.shared.view().draining {
-                    let verdict = Err(Reason::Drain.into());
-                    self.out.push((from, ToShard::PublishVerdict { ticket, verdict }));
+                    let verdict = Err(Box::new(CloseReason::from(Reason::Drain).into()));
+                    self.out.push((from, ToShard::Verdict { ticket, verdict }));
                 } else {
+                    self.granted.insert((from, ticket), Box::new(crate::admission::Grant::plain(facts.key.clone())));
                     self.registry.ask_publish(now, from, ticket, facts, &mut self.orders);
                 }
             }
@@ -234,12 +240,20 @@ impl Control {
                 let view = self.shared.view();
                 self.endings.begin(now, &view, &shards, *what, reply, &mut self.orders, &mut self.out);
             }
-            Command::Unban { address, kind, key, reply } => {
-                for shard in outbox.running() {
-                    self.out.push((shard, ToShard::Unban { address, kind, key: key.clone() }));
-                }
-                let _ = reply.send(());
+            Command::Ban { ban, reply } => {
+                let shards: Vec<_> = outbox.running().collect();
+                let view = self.shared.view();
+                self.endings.ban(now, &view, &shards, ban, reply, &mut self.orders, &mut self.out);
             }
+            Command::Unban { whom, reply } => {
+                for shard in outbox.running() {
+                    self.out.push((shard, ToShard::Unban(whom.clone())));
+                }
+                let _ = reply.send(self.shared.view().bans.remove(&whom));
+            }
+        }
+        for ban in self.endings.take_made() {
+            self.shared.view().bans.insert(now, ban);
         }
         self.carry_out(outbox, mailbox);
     }
@@ -258,7 +272,13 @@ impl Control {
         while let Some(action) = self.registry.poll() {
             match action {
                 Action::Verdict { to, ticket, verdict } => {
-                    outbox.send(mailbox, to, ToShard::PublishVerdict { ticket, verdict });
+                    let granted = self.granted.remove(&(to, ticket));
+                    let verdict = match (verdict, granted) {
+                        (Ok(()), Some(grant)) => Ok(grant),
+                        (Ok(()), None) => continue,
+                        (Err(reason), _) => Err(Box::new(reason.into())),
+                    };
+                    outbox.send(mailbox, to, ToShard::Verdict { ticket, verdict });
                 }
                 Action::Close { to, order, session } => {
                     let reason = Reason::Replaced.into();

@@ -6,6 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::admission::Bans;
 use crate::control::Filter;
 use crate::names::{Kind, Protocol, SessionId, ShardId, StreamKey};
 use crate::session::{CloseReason, Counters, Facts, State};
@@ -121,6 +122,8 @@ pub struct View {
     pub ready: bool,
     /// Publishers that took a stream over.
     pub publish_replaced: u64,
+    /// Who must not come back yet.
+    pub bans: Bans,
 }
 
 /// A shard that has not reported for so long is not healthy (`robustness.md` §10.3).
@@ -142,6 +145,7 @@ impl View {
             draining: false,
             ready: false,
             publish_replaced: 0,
+            bans: Bans::default(),
         }
     }
 

@@ -85,7 +85,7 @@ impl Shard {
             let Some(mail) = self.post.take_for_shard(self.id) else { return };
             let now = Instant::now();
             match mail {
-                ToShard::PublishVerdict { ticket, verdict } => {
+                ToShard::Verdict { ticket, verdict } => {
                     let asked = self.core.borrow_mut().take_ticket(ticket);
                     if let Some(connection) = asked.and_then(|who| self.connection(who.0)) {
                         self.guarded(&connection, || {
@@ -113,8 +113,8 @@ impl Shard {
                     drop(core);
                     self.say(now, ToControl::Done { order, count: bans.len() });
                 }
-                ToShard::Unban { address, kind, key } => {
-                    self.core.borrow_mut().policy.bans.remove(address, kind, &key);
+                ToShard::Unban(whom) => {
+                    self.core.borrow_mut().policy.bans.remove(&whom);
                 }
                 ToShard::Drain { deadline } => self.begin_drain(deadline, listeners),
                 ToShard::Stop => self.begin_drain(now, listeners),

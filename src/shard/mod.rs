@@ -283,7 +283,7 @@ impl Shard {
 fn into_mail(out: Outgoing) -> ToControl {
     match out {
         Outgoing::Event(event) => ToControl::Event(event),
-        Outgoing::AskPublish { ticket, facts } => ToControl::AskPublish { ticket, facts },
+        Outgoing::Ask { ticket, facts } => ToControl::Ask { ticket, facts },
         Outgoing::PublisherLeft { key, session } => ToControl::PublisherLeft { key, session },
         Outgoing::Subscribe(key) => ToControl::Subscribe(key),
         Outgoing::Unsubscribe(key) => ToControl::Unsubscribe(key),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sluicegate::admission::{Access, Ban, Bans, Decision, Policy, Settings};
+use sluicegate::admission::{Access, Ban, Bans, Decision, Policy, Settings, Whom};
 use sluicegate::names::Kind;
 use sluicegate::session::{CloseReason, Reason, Side};
 
@@ -57,7 +57,7 @@ fn a_ban_comes_before_the_profile_and_ends() {
     let now = Instant::now();
     let until = now + Duration::from_secs(10);
     let mut policy = policy(Access::Open, Access::Open);
-    let ban = Ban { address: address("192.0.2.1"), kind: Kind::Play, key: stream_key("cam"), until };
+    let ban = Ban { whom: Whom::exactly(address("192.0.2.1"), Kind::Play, stream_key("cam")), until };
     policy.bans.insert(now, ban);
     let comes = request(Kind::Play, "::ffff:192.0.2.1", "cam");
     assert_eq!(policy.decide(now, &comes), Decision::Deny(Reason::Banned.into()));

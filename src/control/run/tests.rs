@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::admission::Ticket;
+use crate::admission::{Ticket, Whom};
 use crate::control::testing::{Wires, facts, id, key};
 use crate::control::{CommandError, Filter, Terminate, Terminated};
 use crate::event::{Attempt, Event, Recorded, StreamWhat};
@@ -44,7 +44,11 @@ fn change(facts: &Arc<Facts>, what: What) -> ToControl {
 }
 
 fn ask(facts: &Arc<Facts>) -> ToControl {
-    ToControl::AskPublish { ticket: Ticket(7), facts: facts.clone() }
+    ToControl::Ask { ticket: Ticket(7), facts: facts.clone() }
+}
+
+fn whom() -> Whom {
+    Whom::exactly("192.0.2.1".parse().unwrap(), Kind::Play, key("live/a"))
 }
 
 fn all() -> Terminate {
@@ -65,7 +69,7 @@ fn handles_may_be_held_by_what_asks_for_send() {
     let mut cursor = handle.subscribe(None);
     is_send(&handle.terminate(all()));
     is_send(&handle.next_event(&mut cursor));
-    is_send(&handle.unban("192.0.2.1".parse().unwrap(), Kind::Play, key("live/a")));
+    is_send(&handle.unban(whom()));
 }
 
 #[test]
@@ -75,7 +79,7 @@ fn a_publisher_is_admitted_and_its_stream_relayed_to_the_shard_that_asked() {
         wires.tell(1, ToControl::Subscribe(key("live/a")));
         wires.tell(0, change(&publisher, What::Opened));
         wires.tell(0, ask(&publisher));
-        assert!(matches!(wires.next(0).await, ToShard::PublishVerdict { ticket: Ticket(7), verdict: Ok(()) }));
+        assert!(matches!(wires.next(0).await, ToShard::Verdict { ticket: Ticket(7), verdict: Ok(_) }));
         assert!(matches!(wires.next(0).await, ToShard::RelayOpen { to: ShardId(1), .. }));
         assert!(matches!(wires.next(1).await, ToShard::RelayAttach { .. }));
         let holder = |view: &View| view.streams.get(&key("live/a")).and_then(|row| row.publisher);
@@ -92,12 +96,12 @@ fn fa_09_two_shards_ask_and_the_old_one_goes_first() {
         let (old, new) = (session(1, 0, Kind::Publish), session(2, 1, Kind::Publish));
         wires.tell(0, ask(&old));
         wires.tell(1, ask(&new));
-        assert!(matches!(wires.next(0).await, ToShard::PublishVerdict { verdict: Ok(()), .. }));
+        assert!(matches!(wires.next(0).await, ToShard::Verdict { verdict: Ok(_), .. }));
         let ToShard::Close { order, sessions, reason } = wires.next(0).await else { panic!("not a close") };
         assert_eq!((sessions, reason.reason), (vec![id(1)], Reason::Replaced));
         assert!(wires.take(1).is_none(), "the newcomer waits");
         wires.tell(0, ToControl::Done { order, count: 1 });
-        assert!(matches!(wires.next(1).await, ToShard::PublishVerdict { verdict: Ok(()), .. }));
+        assert!(matches!(wires.next(1).await, ToShard::Verdict { verdict: Ok(_), .. }));
         until(&handle, |view| view.publish_replaced == 1).await;
         for (publisher, resumed) in [(id(1), false), (id(2), true)] {
             let (_, recorded) = handle.next_event(&mut cursor).await;
@@ -165,10 +169,10 @@ fn a_full_queue_delays_mail_and_keeps_its_order() {
         for n in 1..=50 {
             let mut facts = (*session(n, 0, Kind::Publish)).clone();
             facts.key = key(&format!("live/{n}"));
-            wires.tell(0, ToControl::AskPublish { ticket: Ticket(n), facts: Arc::new(facts) });
+            wires.tell(0, ToControl::Ask { ticket: Ticket(n), facts: Arc::new(facts) });
         }
         for n in 1..=50 {
-            let ToShard::PublishVerdict { ticket, .. } = wires.next(0).await else { panic!("not a verdict") };
+            let ToShard::Verdict { ticket, .. } = wires.next(0).await else { panic!("not a verdict") };
             assert_eq!(ticket, Ticket(n));
         }
     });
@@ -235,8 +239,8 @@ fn a_drain_refuses_publishers_waits_for_every_shard_and_ends_control() {
             assert!(matches!(wires.next(shard).await, ToShard::Drain { .. }));
         }
         wires.tell(0, ask(&session(1, 0, Kind::Publish)));
-        let ToShard::PublishVerdict { verdict, .. } = wires.next(0).await else { panic!("not a verdict") };
-        assert_eq!(verdict, Err(Reason::Drain.into()));
+        let ToShard::Verdict { verdict, .. } = wires.next(0).await else { panic!("not a verdict") };
+        assert_eq!(verdict, Err(Box::new(CloseReason::from(Reason::Drain).into())));
         wires.tell(0, ToControl::Stopped);
         wires.tell(1, ToControl::Stopped);
         task.await.unwrap();
@@ -281,9 +285,9 @@ fn reports_reach_the_view_and_a_lifted_ban_every_shard() {
         let report = Report { shard: ShardId(1), at: Instant::now(), sessions: Vec::new(), streams: Vec::new(), load };
         wires.tell(1, ToControl::Report(Box::new(report)));
         until(&handle, |view| view.shards[1].load.connections == 3).await;
-        handle.unban("192.0.2.1".parse().unwrap(), Kind::Play, key("live/a")).await.unwrap();
+        assert!(!handle.unban(whom()).await.unwrap(), "nobody was banned");
         for shard in [0, 1] {
-            assert!(matches!(wires.next(shard).await, ToShard::Unban { .. }));
+            assert!(matches!(wires.next(shard).await, ToShard::Unban(_)));
         }
     });
 }

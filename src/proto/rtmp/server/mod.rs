@@ -100,11 +100,11 @@ pub enum ServerEvent {
 /// Why a publish or play is refused, as the peer's user will read it
 /// (`onStatus` with level `error`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Refusal<'a> {
     /// `NetStream.Publish.BadName`, `NetStream.Play.StreamNotFound`, `NetStream.Publish.Denied`, …
     pub code: &'static str,
     /// One sentence.
-    pub description: &'static str,
+    pub description: &'a str,
 }
 
 /// The engine.
@@ -393,6 +393,11 @@ impl Server {
 
     /// Answers `publish` or `play` with no. The connection stays open until its command deadline or the owner's close.
     pub fn reject(&mut self, request: RequestId, refusal: Refusal) {
+        self.reject_to(request, refusal, None);
+    }
+
+    /// The same, naming the URL where the peer should go instead: in `ex`, as a refused `connect` would.
+    pub fn reject_to(&mut self, request: RequestId, refusal: Refusal, redirect: Option<&str>) {
         let is_asked = matches!(
             self.activity,
             Activity::PublishAsked(asked) | Activity::PlayAsked(asked) if asked == request
@@ -401,7 +406,10 @@ impl Server {
             return;
         }
         self.activity = Activity::Idle;
-        self.output.status(request.stream_id, Level::Error, refusal.code, refusal.description);
+        match redirect {
+            None => self.output.status(request.stream_id, Level::Error, refusal.code, refusal.description),
+            Some(url) => self.output.status_elsewhere(request.stream_id, refusal.code, refusal.description, url),
+        }
         self.resume();
     }
 
