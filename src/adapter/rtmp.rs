@@ -745,8 +745,14 @@ impl Rtmp {
         };
         let key = StreamKey::new(&vhost, &connect.app, &name);
         let query = join_queries(connect.info.query.as_deref(), query);
-        let asked =
-            Request { kind, protocol: Protocol::Rtmp, key: key.clone(), remote: self.remote, query: query.clone() };
+        let asked = Request {
+            kind,
+            protocol: Protocol::Rtmp,
+            key: key.clone(),
+            remote: self.remote,
+            local: self.local,
+            query: query.clone(),
+        };
         if let Decision::Deny(reason) = core.decide(now, &asked) {
             self.engine.reject(request, refusal(reason, kind));
             return self.refuse_attempt(now, core, Some(kind), reason);
