@@ -569,8 +569,14 @@ impl Rtmp {
         };
         let key = StreamKey::new(&vhost, &connect.app, &name);
         let query = join_queries(connect.info.query.as_deref(), query);
-        let asked =
-            Request { kind, protocol: Protocol::Rtmp, key: key.clone(), remote: self.remote, query: query.clone() };
+        let asked = Request {
+            kind,
+            protocol: Protocol::Rtmp,
+            key: key.clone(),
+            remote: self.remote,
+            local: self.local,
+            query: query.clone(),
+        };
         let decision = core.decide(now, &asked);
         if let Decision::Deny(reason) = decision {
             self.engine.reject(request, refusal(reason, kind));

@@ -32,7 +32,7 @@ use socket2::Socket;
 
 use crate::adapter::rtmp::Packager;
 use crate::adapter::{Core, Outgoing};
-use crate::admission::{Bans, Policy};
+use crate::admission::{Bans, Gate, Policy};
 use crate::io::{doorbell::Sleeper, probe};
 use crate::names::ShardId;
 use crate::shard::connection::Connection;
@@ -176,7 +176,7 @@ impl Shard {
     async fn run(plan: Plan, ready: std::sync::mpsc::Sender<io::Result<()>>) {
         let now = Instant::now();
         let bans = Bans::new(plan.admission.bans_max);
-        let policy = Policy { settings: plan.admission, bans };
+        let policy = Policy { gate: Arc::new(Gate::new(&plan.admission, &[])), bans };
         let packager = Packager::new(&plan.rtmp);
         let core = Core::new(plan.id, plan.sessions, plan.rtmp, plan.streams, policy, plan.wall, plan.seed);
         let shard = Rc::new(Self {

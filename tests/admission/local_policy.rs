@@ -1,15 +1,17 @@
 //! What a shard decides by itself.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluicegate::admission::{Access, Ban, Bans, Decision, Policy, Settings, Whom};
+use sluicegate::admission::{Access, Ban, Bans, Decision, Gate, Policy, Settings, Whom};
 use sluicegate::names::Kind;
 use sluicegate::session::{CloseReason, Reason, Side};
 
 use crate::support::{address, request, stream_key};
 
 fn policy(publish: Access, play: Access) -> Policy {
-    Policy { settings: Settings { publish, play, ..Settings::default() }, bans: Bans::default() }
+    let settings = Settings { publish, play, ..Settings::default() };
+    Policy { gate: Arc::new(Gate::new(&settings, &[])), bans: Bans::default() }
 }
 
 fn decide(policy: &Policy, kind: Kind, from: &str) -> Decision {
@@ -32,7 +34,7 @@ fn each_role_obeys_its_own_setting() {
 
 #[test]
 fn without_a_word_in_the_configuration_nobody_publishes() {
-    let policy = Policy { settings: Settings::default(), bans: Bans::default() };
+    let policy = Policy { gate: Arc::new(Gate::new(&Settings::default(), &[])), bans: Bans::default() };
     assert!(matches!(decide(&policy, Kind::Publish, "127.0.0.1"), Decision::Deny(_)));
 }
 
@@ -64,7 +66,7 @@ fn a_ban_comes_before_the_profile_and_ends() {
     assert_eq!(policy.decide(until, &comes), Decision::Allow);
     assert_eq!(policy.decide(now, &request(Kind::Publish, "192.0.2.1", "cam")), Decision::Allow);
 
-    policy.settings.play = Access::Deny;
+    policy.gate = Arc::new(Gate::new(&Settings { play: Access::Deny, ..Settings::default() }, &[]));
     assert_eq!(policy.decide(now, &comes), Decision::Deny(Reason::Banned.into()), "the ban is what they are told");
 }
 
