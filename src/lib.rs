@@ -13,6 +13,7 @@
 //! ~~~ the waterline: above it nothing opens a socket, reads a clock or names the runtime
 //!  6  io                   sockets and listeners on io_uring
 //!  7  shard                one core: its state, its mail, its pump, its executor
+//!     ledger               the durable record of sessions
 //!  8  control              the one place that sees all shards
 //!  9  metrics              the same view, rendered for scraping
 //! 10  api                  what we say over HTTP
@@ -74,6 +75,8 @@ pub mod adapter;
 pub mod io;
 
 pub mod shard;
+
+pub mod ledger;
 
 pub mod control;
 
