@@ -1,8 +1,10 @@
-//! What happened: one enum, one ordered bus.
+//! What happened: one enum, one ordered bus, and what those who are told of it agree on.
 
 pub mod bus;
+pub mod sink;
 
 pub use bus::{Bus, Cursor, Recorded};
+pub use sink::{Encode, Encoded, Sink, SinkFilter, Weight, event_id};
 
 use std::time::Instant;
 
