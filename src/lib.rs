@@ -14,6 +14,7 @@
 //!  6  io                   sockets and listeners on io_uring
 //!  7  shard                one core: its state, its mail, its pump, its executor
 //!     hook                 HTTP calls we make: ask and tell
+//!     ledger               the durable record of sessions
 //!  8  control              the one place that sees all shards
 //!  9  metrics              the same view, rendered for scraping
 //! 10  api                  what we say over HTTP
@@ -88,6 +89,7 @@ pub mod shard;
     )
 )]
 pub mod hook;
+pub mod ledger;
 
 pub mod control;
 
