@@ -76,7 +76,7 @@ fn control(c: &mut Criterion) {
             for sample in &mut news.sessions {
                 sample.counters.tx_bytes += 62_500;
             }
-            model.report(&mut view, &news, |_| None, |_| false);
+            model.report(&mut view, &news, |_| None, |_| false, |_| ());
         });
     });
 

@@ -46,8 +46,6 @@ pub struct Ticket(pub u64);
 pub enum Decision {
     /// They may.
     Allow,
-    /// More is to be asked than a shard knows: control decides.
-    Ask,
     /// They may not, and why.
     Deny(CloseReason),
     /// A shard cannot say: tokens, hooks or limits hold for this app and kind, and [`crate::admission::Desk`] knows

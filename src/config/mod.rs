@@ -33,6 +33,10 @@ pub struct Config {
     pub sessions: crate::adapter::Settings,
     /// Who may.
     pub admission: crate::admission::Settings,
+    /// The calls that we make: to ask, and to tell.
+    pub hook: crate::hook::Settings,
+    /// The durable record.
+    pub ledger: crate::ledger::Settings,
     /// The read model.
     pub control: crate::control::Settings,
     /// The HTTP API.

@@ -10,12 +10,15 @@
 
 pub mod endings;
 pub mod filter;
+pub mod journal;
 pub mod log;
 pub mod mailbox;
 pub mod model;
+pub mod questions;
 pub mod rates;
 pub mod registry;
 pub mod run;
+pub mod spool;
 pub mod settings;
 pub mod view;
 
@@ -24,7 +27,7 @@ mod testing;
 
 pub use filter::{Filter, FilterError};
 pub use mailbox::Mailbox;
-pub use run::{Control, Setup, start};
+pub use run::{Control, Outside, Setup, start};
 pub use settings::Settings;
 pub use view::View;
 
@@ -34,7 +37,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::admission::{Ban, Whom};
-use crate::event::{Bus, Cursor, Event, Recorded, ServerEvent, ServerWhat};
+use crate::event::{Bus, Cursor, Recorded};
 use crate::names::SessionId;
 use crate::session::CloseReason;
 
@@ -50,7 +53,9 @@ pub struct Handle {
 struct Shared {
     view: Mutex<View>,
     bus: Mutex<Bus>,
-    /// Rung after events were recorded.
+    /// Rung after events happened.
+    happened: Notify,
+    /// Rung when events may be told: at once, or when they are on record.
     recorded: Notify,
     ending: watch::Sender<Ending>,
 }
@@ -66,6 +71,7 @@ enum Ending {
 enum Command {
     Terminate { what: Box<Terminate>, reply: endings::Reply },
     Ban { ban: Ban, reply: endings::Reply },
+    Ready { at: Instant },
     Unban { whom: Whom, reply: oneshot::Sender<bool> },
 }
 
@@ -172,11 +178,11 @@ impl Handle {
     }
 
     /// All listeners are armed: the server is ready from now on.
-    pub fn set_ready(&self, now: Instant) {
+    pub async fn set_ready(&self, now: Instant) {
         let first = !std::mem::replace(&mut self.shared.view().ready, true);
         if first {
-            self.shared.publish(Event::Server(ServerEvent { at: now, what: ServerWhat::Ready }));
-            self.shared.recorded.notify_waiters();
+            // A control that has ended has nobody to tell.
+            let _ = self.commands.send(Command::Ready { at: now }).await;
         }
     }
 
@@ -204,6 +210,24 @@ impl Handle {
         self.shared.bus().next(cursor)
     }
 
+    /// The next event, on record or not: for the log, which tells nobody outside. Waits for one.
+    pub async fn next_happened(&self, cursor: &mut Cursor) -> (u64, Recorded) {
+        loop {
+            let happened = self.shared.happened.notified();
+            if let Some(next) = self.shared.bus().next_happened(cursor) {
+                return next;
+            }
+            happened.await;
+        }
+    }
+
+    /// Control has ended and what was to be put on record is: what is left may be told.
+    pub fn tell_all(&self) {
+        self.shared.bus().tell_to(u64::MAX);
+        self.shared.recorded.notify_waiters();
+        self.shared.happened.notify_waiters();
+    }
+
     /// Events recorded since the server's start.
     #[must_use]
     pub fn events_recorded(&self) -> u64 {
@@ -219,10 +243,5 @@ impl Shared {
 
     fn bus(&self) -> MutexGuard<'_, Bus> {
         self.bus.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Records an event. Consumers are woken by whoever calls this, once for a batch.
-    fn publish(&self, event: Event) {
-        self.bus().publish(event);
     }
 }

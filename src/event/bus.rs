@@ -51,9 +51,9 @@ impl Bus {
     }
 
     /// From now on events may be told up to `number` and no further: those behind it wait for their record. Until this
-    /// is said for the first time, every event may be told at once.
-    pub fn tell_to(&mut self, number: u64) {
-        self.told_to = Some(number);
+    /// is said for the first time, every event may be told at once. True when more may be told than before.
+    pub fn tell_to(&mut self, number: u64) -> bool {
+        self.told_to.replace(number) != Some(number)
     }
 
     /// A cursor at the newest event: what is read with it is what happens from now on.

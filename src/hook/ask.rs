@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+pub use crate::admission::Why;
 use crate::admission::{Answer, Failure};
 use crate::hook::Settings;
 use crate::session::{Counters, Facts};
@@ -45,11 +46,3 @@ pub struct Question {
     pub unix_ms: u64,
 }
 
-/// Why a back end is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// A newcomer waits.
-    Open,
-    /// The session runs, and it is time to ask again.
-    Recheck,
-}

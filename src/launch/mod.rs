@@ -11,6 +11,7 @@ pub mod demo;
 pub mod exit;
 pub mod kick;
 pub mod log;
+mod record;
 pub mod run;
 pub mod server;
 pub mod sessions;

@@ -8,7 +8,7 @@ mod status;
 mod writer;
 
 pub use day::{Day, FileKey};
-pub use entry::{Entry, OutboxRow, StoredBan, Tell, Total, Weight};
+pub use entry::{Entry, OutboxRow, StoredBan, Tell, Total};
 pub use open::{Files, OpenError, Opened, Recovered, Totals, open};
 pub use settings::{OnFull, Settings};
 pub use status::{Dropped, Health, Status};

@@ -1,7 +1,6 @@
 //! The handle of a running ledger.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -9,7 +8,8 @@ use tokio::sync::watch;
 
 use crate::ledger::open::Files;
 use crate::ledger::{Entry, OutboxRow, Status, StoredBan};
-use crate::names::{Kind, SessionId, StreamKey};
+use crate::admission::Whom;
+use crate::names::SessionId;
 use crate::session::Counters;
 
 /// A running ledger. Cheap to clone; nothing of it blocks.
@@ -56,7 +56,7 @@ impl Ledger {
     pub fn ban(&self, _ban: StoredBan) {}
 
     /// Forgets a ban.
-    pub fn unban(&self, _address: IpAddr, _kind: Kind, _key: &StreamKey) {}
+    pub fn unban(&self, _whom: &Whom) {}
 
     /// The highest number such that all events up to it are committed, or dropped and counted.
     #[must_use]

@@ -32,7 +32,7 @@ use socket2::Socket;
 
 use crate::adapter::rtmp::Packager;
 use crate::adapter::{Core, Outgoing};
-use crate::admission::{Bans, Gate, Policy};
+use crate::admission::{Ban, Bans, Gate, Policy};
 use crate::io::{doorbell::Sleeper, probe};
 use crate::names::ShardId;
 use crate::shard::connection::Connection;
@@ -53,8 +53,12 @@ pub struct Plan {
     pub rtmp: Arc<crate::proto::rtmp::Settings>,
     /// The rules of streams.
     pub streams: crate::stream::Settings,
-    /// The rules of admission.
-    pub admission: crate::admission::Settings,
+    /// What a shard knows of admission by itself.
+    pub gate: Arc<Gate>,
+    /// Who must not come back yet, from an earlier life.
+    pub bans: Vec<Ban>,
+    /// How many bans are held at once.
+    pub bans_max: usize,
     /// Labels for instants.
     pub wall: WallAnchor,
     /// Makes session ids that differ between shards and starts.
@@ -174,9 +178,12 @@ pub fn start(plan: Plan) -> io::Result<std::thread::JoinHandle<io::Result<()>>> 
 
 impl Shard {
     async fn run(plan: Plan, ready: std::sync::mpsc::Sender<io::Result<()>>) {
+        let mut bans = Bans::new(plan.bans_max);
         let now = Instant::now();
-        let bans = Bans::new(plan.admission.bans_max);
-        let policy = Policy { gate: Arc::new(Gate::new(&plan.admission, &[])), bans };
+        for ban in plan.bans {
+            bans.insert(now, ban);
+        }
+        let policy = Policy { gate: plan.gate, bans };
         let packager = Packager::new(&plan.rtmp);
         let core = Core::new(plan.id, plan.sessions, plan.rtmp, plan.streams, policy, plan.wall, plan.seed);
         let shard = Rc::new(Self {

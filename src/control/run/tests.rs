@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::admission::{Ticket, Whom};
+use crate::admission::{Access, Gate, Ticket, Whom};
 use crate::control::testing::{Wires, facts, id, key};
 use crate::control::{CommandError, Filter, Terminate, Terminated};
 use crate::event::{Attempt, Event, Recorded, StreamWhat};
 use crate::names::{Kind, Protocol};
-use crate::session::{Change, Counters, Facts};
+use crate::session::{Change, CloseReason, Counters, Facts};
 use crate::shard::mail::{Report, ShardLoad};
 
 /// Short, so that tests of silence are.
@@ -23,11 +23,19 @@ fn setup(shards: usize) -> Setup {
     }
 }
 
+/// A desk that says yes, no ledger, nobody to ask or tell.
+fn outside() -> Outside {
+    let settings = crate::admission::Settings { publish: Access::Open, ..crate::admission::Settings::default() };
+    let gate = Arc::new(Gate::new(&settings, &[]));
+    let desk = Desk::new(&settings, Vec::new(), gate, WallAnchor::now()).unwrap();
+    Outside { desk, asks: None, ledger: None, sinks: Vec::new(), bans: Bans::default() }
+}
+
 /// Runs `test` beside a control task over wires of `capacity`.
 fn beside_control<F: Future<Output = ()>>(capacity: usize, test: impl FnOnce(Handle, Wires) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
-        let (handle, control) = start(&setup(2));
+        let (handle, control) = start(&setup(2), outside());
         let wires = Wires::new(2, capacity);
         let task = tokio::task::spawn_local(control.run(wires.clone()));
         tokio::time::timeout(Duration::from_secs(30), test(handle, wires)).await.expect("the test hangs");
@@ -65,7 +73,7 @@ async fn until(handle: &Handle, holds: impl Fn(&View) -> bool) {
 #[test]
 fn handles_may_be_held_by_what_asks_for_send() {
     fn is_send<T: Send>(_: &T) {}
-    let (handle, _control) = start(&setup(1));
+    let (handle, _control) = start(&setup(1), outside());
     let mut cursor = handle.subscribe(None);
     is_send(&handle.terminate(all()));
     is_send(&handle.next_event(&mut cursor));
@@ -207,8 +215,8 @@ fn events_are_read_in_order_and_a_consumer_resumes() {
     beside_control(100, |handle, wires| async move {
         let mut cursor = handle.subscribe(None);
         let player = session(1, 0, Kind::Play);
-        handle.set_ready(Instant::now());
-        handle.set_ready(Instant::now());
+        handle.set_ready(Instant::now()).await;
+        handle.set_ready(Instant::now()).await;
         wires.tell(0, change(&player, What::Opened));
         wires.tell(0, change(&player, What::Started));
         let mut numbers = Vec::new();
@@ -230,7 +238,7 @@ fn events_are_read_in_order_and_a_consumer_resumes() {
 fn a_drain_refuses_publishers_waits_for_every_shard_and_ends_control() {
     beside_control(100, |handle, _| async move {
         drop(handle);
-        let (handle, control) = start(&setup(2));
+        let (handle, control) = start(&setup(2), outside());
         let wires = Wires::new(2, 100);
         let task = tokio::task::spawn_local(control.run(wires.clone()));
         handle.drain(Duration::MAX);
@@ -264,7 +272,7 @@ fn a_second_signal_stops_a_drain_under_way() {
 fn a_shard_that_never_stops_is_told_to_and_then_left_behind() {
     beside_control(100, |handle, _| async move {
         drop(handle);
-        let (handle, mut control) = start(&setup(2));
+        let (handle, mut control) = start(&setup(2), outside());
         (control.stop_after, control.leave_after) = (ORDER, ORDER);
         let wires = Wires::new(2, 100);
         let task = tokio::task::spawn_local(control.run(wires.clone()));
