@@ -162,7 +162,7 @@ fn most_events() -> Vec<String> {
 }
 
 fn a_minute() -> Duration {
-    Duration::from_secs(60)
+    Duration::from_mins(1)
 }
 
 fn one() -> usize {
