@@ -37,7 +37,7 @@ pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result
     let gate = Arc::new(Gate::new(&config.admission, &hooks));
     let desk = Desk::new(&config.admission, hooks, Arc::clone(&gate), wall)
         .map_err(|error| StartError::Configuration(error.to_string()))?;
-    let asks = if config.hook.ask.is_empty() { None } else { Some(make(Asks::new(&config.hook, &node, wall))?) };
+    let asks = if config.hook.ask.is_empty() { None } else { Some(make(Asks::new(&config.hook, &node))?) };
 
     let start = format!("{:x}", wall.unix_ms(now));
     let mut sinks = Vec::new();
@@ -46,7 +46,7 @@ pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result
         let filter = tell.filter().map_err(|error| StartError::Configuration(format!("hook.tell: {error}")))?;
         let encoder = Box::new(Webhook::new(&node, &start));
         sinks.push(Sink { name: tell.name.as_str().into(), filter, encoder });
-        endpoints.push(make(Endpoint::new(&config.hook, tell, wall))?);
+        endpoints.push(make(Endpoint::new(&config.hook, tell))?);
     }
 
     let mut bans = Bans::new(config.admission.bans_max);
