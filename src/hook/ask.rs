@@ -124,7 +124,7 @@ impl Asked {
     fn enter(&self, queue_max: usize) -> Result<Open<'_>, Failure> {
         self.locked(|now| {
             // Known before it queues; the breaker is asked again, for good, when the turn has come.
-            let shut = now.breaker.probe_at().is_some_and(|at| at > Instant::now().into());
+            let shut = now.breaker.probe_at().is_some_and(|at| at > Instant::now().into_std());
             if shut {
                 return Err(Failure::BreakerOpen);
             }

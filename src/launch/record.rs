@@ -39,7 +39,7 @@ pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result
         .map_err(|error| StartError::Configuration(error.to_string()))?;
     let asks = if config.hook.ask.is_empty() { None } else { Some(make(Asks::new(&config.hook, &node))?) };
 
-    let start = format!("{:x}", wall.unix_ms(now));
+    let start = uuid::Uuid::new_v4().to_string();
     let mut sinks = Vec::new();
     let mut endpoints = Vec::new();
     for tell in config.hook.tell.iter().filter(|tell| tell.enabled) {
