@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use crate::admission::{Ban, Whom};
-use crate::control::{CommandError, Handle, Terminate, Terminated, View};
+use crate::control::{CommandError, Dependencies, Handle, Terminate, Terminated, View};
 use crate::event::{Cursor, Recorded};
 
 /// A future that control works on.
@@ -21,6 +21,8 @@ pub trait Backend: Send + Sync + 'static {
     fn ban(&self, ban: Ban) -> Answer<'_, Result<Terminated, CommandError>>;
     /// Lifts a ban; false when there was none.
     fn unban(&self, whom: Whom) -> Answer<'_, Result<bool, CommandError>>;
+    /// How those are on whom control depends.
+    fn dependencies(&self) -> Dependencies;
     /// Begins a drain.
     fn drain(&self, over: Duration);
     /// A place in the order of events.
@@ -44,6 +46,10 @@ impl Backend for Handle {
 
     fn unban(&self, whom: Whom) -> Answer<'_, Result<bool, CommandError>> {
         Box::pin(Handle::unban(self, whom))
+    }
+
+    fn dependencies(&self) -> Dependencies {
+        Handle::dependencies(self)
     }
 
     fn drain(&self, over: Duration) {

@@ -18,8 +18,8 @@ pub mod questions;
 pub mod rates;
 pub mod registry;
 pub mod run;
-pub mod spool;
 pub mod settings;
+pub mod spool;
 pub mod view;
 
 #[cfg(test)]
@@ -38,6 +38,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::admission::{Ban, Whom};
 use crate::event::{Bus, Cursor, Recorded};
+use crate::hook::{self, Asks, Endpoint};
+use crate::ledger::{self, Ledger};
 use crate::names::SessionId;
 use crate::session::CloseReason;
 
@@ -53,6 +55,9 @@ pub struct Handle {
 struct Shared {
     view: Mutex<View>,
     bus: Mutex<Bus>,
+    asks: Option<Asks>,
+    endpoints: Vec<Endpoint>,
+    ledger: Option<Ledger>,
     /// Rung after events happened.
     happened: Notify,
     /// Rung when events may be told: at once, or when they are on record.
@@ -105,6 +110,17 @@ pub struct Terminated {
     pub closed: usize,
     /// Bans made.
     pub banned: usize,
+}
+
+/// How those are on whom control depends.
+#[derive(Clone, Debug, Default)]
+pub struct Dependencies {
+    /// The durable record, where there is one.
+    pub ledger: Option<ledger::Status>,
+    /// The back ends that are asked.
+    pub asks: Vec<hook::Status>,
+    /// The receivers that are told.
+    pub tells: Vec<hook::Status>,
 }
 
 /// Why a command was not carried out.
@@ -183,6 +199,17 @@ impl Handle {
         if first {
             // A control that has ended has nobody to tell.
             let _ = self.commands.send(Command::Ready { at: now }).await;
+        }
+    }
+
+    /// How those are on whom control depends.
+    #[must_use]
+    pub fn dependencies(&self) -> Dependencies {
+        let Shared { ledger, asks, endpoints, .. } = &*self.shared;
+        Dependencies {
+            ledger: ledger.as_ref().map(Ledger::status),
+            asks: asks.as_ref().map(Asks::status).unwrap_or_default(),
+            tells: endpoints.iter().map(Endpoint::status).collect(),
         }
     }
 

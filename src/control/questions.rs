@@ -21,7 +21,7 @@ use crate::shard::mail::ToShard;
 pub struct Questions {
     desk: Desk,
     /// Whom each question at the desk is about.
-    questions: HashMap<u64, SessionId>,
+    at_desk: HashMap<u64, SessionId>,
     asked: u64,
     /// Sessions with a question under way, and publishers that go by another name than the one they asked for.
     pending: HashMap<SessionId, Pending>,
@@ -73,7 +73,7 @@ impl Questions {
     pub fn new(desk: Desk) -> Self {
         Self {
             desk,
-            questions: HashMap::new(),
+            at_desk: HashMap::new(),
             asked: 0,
             pending: HashMap::new(),
             asks: Vec::new(),
@@ -93,15 +93,9 @@ impl Questions {
     ) {
         self.asked += 1;
         let (question, session) = (self.asked, facts.id);
-        self.questions.insert(question, session);
-        let pending = Pending {
-            from,
-            ticket,
-            facts: Arc::clone(&facts),
-            question: Some(question),
-            granted: None,
-            renamed: None,
-        };
+        self.at_desk.insert(question, session);
+        let pending =
+            Pending { from, ticket, facts: Arc::clone(&facts), question: Some(question), granted: None, renamed: None };
         self.pending.insert(session, pending);
         self.desk.handle_ask(now, question, facts, view);
         self.carry_out(now, view, ways);
@@ -117,7 +111,7 @@ impl Questions {
     pub fn closed(&mut self, now: Instant, facts: &Facts, view: &View, ways: &mut Ways<'_>) -> StreamKey {
         let pending = self.pending.remove(&facts.id);
         if let Some(question) = pending.as_ref().and_then(|pending| pending.question) {
-            self.questions.remove(&question);
+            self.at_desk.remove(&question);
         }
         self.desk.handle_closed(now, facts.id, view);
         self.carry_out(now, view, ways);
@@ -197,13 +191,13 @@ impl Questions {
                         ways.out.push((row.facts.shard, ToShard::Close { order, sessions: vec![session], reason }));
                     }
                 }
-                Action::Note { facts, note } => self.note(&facts, note),
+                Action::Note { facts, note } => self.note(&facts, &note),
             }
         }
     }
 
     fn verdict(&mut self, now: Instant, question: u64, verdict: Verdict, ways: &mut Ways<'_>) {
-        let Some(session) = self.questions.remove(&question) else { return };
+        let Some(session) = self.at_desk.remove(&question) else { return };
         let Some(pending) = self.pending.get_mut(&session) else { return };
         pending.question = None;
         let (from, ticket) = (pending.from, pending.ticket);
@@ -221,9 +215,9 @@ impl Questions {
         }
     }
 
-    fn note(&mut self, facts: &Facts, note: Note) {
+    fn note(&mut self, facts: &Facts, note: &Note) {
         let sid = facts.id;
-        match note {
+        match *note {
             // The refusal itself is an event; the source's throttle is the shards' business.
             Note::AuthFailed(_) => {}
             Note::BitrateHigh { bps, max } => {

@@ -15,7 +15,7 @@ use crate::control::questions::{self, Questions, ToAsk, Ways};
 use crate::control::registry::{Action, OrderIds, Registry};
 use crate::control::{COMMANDS_MAX, Command, Ending, Handle, Mailbox, Settings, Shared, View};
 use crate::event::{Bus, Event, ServerEvent, ServerWhat, Sink};
-use crate::hook::{Asks, Question};
+use crate::hook::{Asks, Endpoint, Question};
 use crate::ledger::{Ledger, StoredBan};
 use crate::names::ShardId;
 use crate::session::{Reason, What};
@@ -50,6 +50,8 @@ pub struct Outside {
     pub ledger: Option<(Ledger, Duration)>,
     /// Who is told, by way of the ledger.
     pub sinks: Vec<Sink>,
+    /// The receivers behind the sinks, for what is known of them.
+    pub endpoints: Vec<Endpoint>,
     /// Who must not come back yet, from an earlier life; the shards know them already.
     pub bans: Bans,
 }
@@ -123,6 +125,9 @@ pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
     let shared = Arc::new(Shared {
         view: Mutex::new(view),
         bus: Mutex::new(Bus::new(settings.events_kept)),
+        asks: outside.asks.clone(),
+        endpoints: outside.endpoints,
+        ledger: outside.ledger.as_ref().map(|(ledger, _)| ledger.clone()),
         happened: Notify::new(),
         recorded: Notify::new(),
         ending: ending_in,
@@ -168,6 +173,7 @@ impl Control {
                 let mut view = self.shared.view();
                 more |= self.model.sweep(&mut view, now, SWEEP_BUDGET);
                 view.bans.expire(now);
+                view.decisions.clone_from(self.questions.counts());
                 self.journal.checkpoint(now, &view);
                 drop(view);
                 sweep_at = now + SWEEP_EVERY;
@@ -301,14 +307,7 @@ impl Control {
         }
     }
 
-    fn answer<M: Mailbox>(
-        &mut self,
-        now: Instant,
-        id: AskId,
-        answer: Answer,
-        outbox: &mut Outbox,
-        mailbox: &mut M,
-    ) {
+    fn answer<M: Mailbox>(&mut self, now: Instant, id: AskId, answer: Answer, outbox: &mut Outbox, mailbox: &mut M) {
         {
             let view = self.shared.view();
             let (questions, mut ways) = split!(self);

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::admission::Bans;
+use crate::admission::{Bans, Counts};
 use crate::control::Filter;
 use crate::names::{Kind, Protocol, SessionId, ShardId, StreamKey};
 use crate::session::{CloseReason, Counters, Facts, State};
@@ -124,6 +124,8 @@ pub struct View {
     pub publish_replaced: u64,
     /// Who must not come back yet.
     pub bans: Bans,
+    /// What was decided about those who asked, a moment ago.
+    pub decisions: Counts,
 }
 
 /// A shard that has not reported for so long is not healthy (`robustness.md` §10.3).
@@ -146,6 +148,7 @@ impl View {
             ready: false,
             publish_replaced: 0,
             bans: Bans::default(),
+            decisions: Counts::default(),
         }
     }
 

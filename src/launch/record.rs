@@ -54,14 +54,14 @@ pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result
     let tellers = match &ledger {
         Some(ledger) => {
             let spools = sinks.iter().map(|sink| LedgerSpool::new(ledger.clone(), Arc::clone(&sink.name)));
-            endpoints.into_iter().zip(spools).collect()
+            endpoints.iter().cloned().zip(spools).collect()
         }
         None => Vec::new(),
     };
     let held = bans.iter().map(|(whom, until)| Ban { whom: whom.clone(), until }).collect();
     let checkpoint_every = config.ledger.checkpoint_every;
     let record = ledger.clone().map(|ledger| (ledger, checkpoint_every));
-    let outside = crate::control::Outside { desk, asks, ledger: record, sinks, bans };
+    let outside = crate::control::Outside { desk, asks, ledger: record, sinks, endpoints, bans };
     Ok(Prepared { outside, gate, bans: held, ledger, tellers })
 }
 
@@ -107,8 +107,7 @@ fn open_ledger(
         let left = Duration::from_millis(stored.until_unix_ms.saturating_sub(today));
         bans.insert(now, Ban { whom: stored.whom, until: now + left });
     }
-    let ledger =
-        opened.start().map_err(|error| StartError::Resource { what: "the ledger's thread".into(), error })?;
+    let ledger = opened.start().map_err(|error| StartError::Resource { what: "the ledger's thread".into(), error })?;
     Ok(Some(ledger))
 }
 

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
+use crate::admission::Whom;
 use crate::ledger::open::Files;
 use crate::ledger::{Entry, OutboxRow, Status, StoredBan};
-use crate::admission::Whom;
 use crate::names::SessionId;
 use crate::session::Counters;
 

@@ -4,6 +4,8 @@
 //! roles, reasons, directions, causes, pools and the shards' numbers. No label ever bears a name that a peer
 //! gave, so a peer can neither grow the number of series nor write into the page.
 
+mod decisions;
+mod dependencies;
 pub mod process;
 pub mod text;
 
@@ -14,13 +16,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::control::Dependencies;
 use crate::control::view::{ShardRow, View};
 use crate::metrics::text::{Page, Type};
 use crate::names::{Kind, Protocol};
 use crate::session::{Reason, State};
 
 /// What the page says that the view does not hold.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Beside {
     /// What the kernel says about the process.
     pub process: Process,
@@ -28,6 +31,8 @@ pub struct Beside {
     pub events: u64,
     /// The API can be reached from other machines and is not encrypted.
     pub api_plaintext: bool,
+    /// How those are on whom control depends.
+    pub dependencies: Dependencies,
 }
 
 /// Renders a view as of `now`. One pass over the running sessions, the rest is constant work.
@@ -38,6 +43,8 @@ pub fn render(view: &View, beside: &Beside, now: Instant) -> String {
     sessions(&mut page, view);
     streams(&mut page, view);
     shards(&mut page, view, now);
+    decisions::render(&mut page, &view.decisions);
+    dependencies::render(&mut page, &beside.dependencies);
     page.finish()
 }
 

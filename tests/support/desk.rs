@@ -14,7 +14,7 @@ use sluicegate::admission::{Ban, Whom};
 use sluicegate::api::backend::Answer;
 use sluicegate::api::{Backend, Settings, router};
 use sluicegate::control::view::{Rates, SessionRow};
-use sluicegate::control::{CommandError, Terminate, Terminated, View};
+use sluicegate::control::{CommandError, Dependencies, Terminate, Terminated, View};
 use sluicegate::event::{Bus, Cursor, Event, Recorded};
 use sluicegate::names::{ConnectionId, Kind, Name, Protocol, SessionId, ShardId, StreamKey};
 use sluicegate::session::{CloseReason, Counters, Facts, State};
@@ -141,6 +141,10 @@ impl Backend for Desk {
     fn unban(&self, whom: Whom) -> Answer<'_, Result<bool, CommandError>> {
         let lifted = self.0.view.lock().unwrap().bans.remove(&whom);
         Box::pin(async move { Ok(lifted) })
+    }
+
+    fn dependencies(&self) -> Dependencies {
+        Dependencies::default()
     }
 
     fn drain(&self, over: Duration) {

@@ -28,7 +28,7 @@ fn outside() -> Outside {
     let settings = crate::admission::Settings { publish: Access::Open, ..crate::admission::Settings::default() };
     let gate = Arc::new(Gate::new(&settings, &[]));
     let desk = Desk::new(&settings, Vec::new(), gate, WallAnchor::now()).unwrap();
-    Outside { desk, asks: None, ledger: None, sinks: Vec::new(), bans: Bans::default() }
+    Outside { desk, asks: None, ledger: None, sinks: Vec::new(), endpoints: Vec::new(), bans: Bans::default() }
 }
 
 /// Runs `test` beside a control task over wires of `capacity`.
