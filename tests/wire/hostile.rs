@@ -20,23 +20,11 @@ fn exchange(server: &Server, bytes: &[u8]) -> Vec<u8> {
 }
 
 fn attempts(server: &Server, reason: &str) -> u64 {
-    metric(server, "sluicegate_attempts_total", &format!("reason=\"{reason}\""))
+    server.metrics().sum("sluicegate_attempts_total", &format!("reason=\"{reason}\""))
 }
 
 fn defects(server: &Server) -> u64 {
-    metric(server, "sluicegate_internal_errors_total", "")
-}
-
-/// The sum of a metric over all its series that have `label`.
-fn metric(server: &Server, name: &str, label: &str) -> u64 {
-    let (status, metrics) = server.call_text("GET", "/metrics", None);
-    assert_eq!(status, 200);
-    let series: Vec<f64> = metrics
-        .lines()
-        .filter(|line| line.starts_with(name) && line.contains(label))
-        .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
-        .collect();
-    series.iter().sum::<f64>() as u64
+    server.metrics().sum("sluicegate_internal_errors_total", "")
 }
 
 #[test]
