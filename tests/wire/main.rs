@@ -5,8 +5,12 @@
 mod support;
 
 mod accounting;
+mod control_floods;
+mod handshakes;
 mod hostile;
+mod hostile_commands;
 mod lifecycle;
+mod lying_lengths;
 mod publishers;
 mod shards;
 mod terminate;
