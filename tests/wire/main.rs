@@ -5,12 +5,14 @@
 mod support;
 
 mod accounting;
+mod comings_and_goings;
 mod control_floods;
 mod handshakes;
 mod hostile;
 mod hostile_commands;
 mod lifecycle;
 mod lying_lengths;
+mod media_floods;
 mod publishers;
 mod shards;
 mod terminate;
