@@ -170,6 +170,8 @@ impl Control {
         match mail {
             ToControl::Event(event) => self.event(now, event),
             ToControl::AskPublish { ticket, facts } => {
+                #[cfg(feature = "faults")]
+                fault(&facts.key);
                 if self.shared.view().draining {
                     let verdict = Err(Reason::Drain.into());
                     self.out.push((from, ToShard::PublishVerdict { ticket, verdict }));
@@ -334,6 +336,14 @@ impl Control {
             tracing::error!(mails = outbox.dropped - self.dropped_noted, "mail_dropped");
             self.dropped_noted = outbox.dropped;
         }
+    }
+}
+
+/// The slowness that the tests ask for by name: all of control stands still for a while, as it would behind a slow disk.
+#[cfg(feature = "faults")]
+fn fault(key: &crate::names::StreamKey) {
+    if key.stream() == "fault-slow-control" {
+        std::thread::sleep(Duration::from_secs(1));
     }
 }
 

@@ -172,17 +172,6 @@ fn rt_52_a_refused_connection_is_closed_even_if_its_peer_stays() {
     assert_eq!(server.wait_for_end(&id)["reason"], "protocol_error");
 }
 
-#[test]
-fn rt_36_media_before_publish_closes() {
-    let server = Server::start("");
-    let mut socket = Raw::play(server.rtmp, "live", "x").start();
-    let (_, before) = server.call_text("GET", "/metrics", None);
-    assert!(!before.contains("reason=\"protocol_error\""), "{before}");
-    // A video message of five bytes on chunk stream 6 and message stream 1.
-    socket.send_raw(&[6, 0, 0, 0, 0, 0, 5, 9, 1, 0, 0, 0, 0x17, 1, 0, 0, 0]);
-    socket.drain();
-}
-
 #[cfg(feature = "faults")]
 #[test]
 fn fa_26_a_panic_in_one_connection_closes_that_session_alone() {

@@ -16,3 +16,4 @@ mod media_floods;
 mod publishers;
 mod shards;
 mod terminate;
+mod verdicts;
