@@ -5,6 +5,7 @@
 mod support;
 
 mod accounting;
+mod bursts;
 mod comings_and_goings;
 mod control_floods;
 mod handshakes;
