@@ -238,6 +238,9 @@ fn shards(page: &mut Page, view: &View, now: Instant) {
         Count(shard.load.tx_bytes)
     });
     family("sluicegate_rounds_total", Type::Counter, "Rounds of the pump.", &|shard| Count(shard.load.rounds));
+    family("sluicegate_wakeups_total", Type::Counter, "Times that mail or a relay woke a shard.", &|shard| {
+        Count(shard.load.wakeups)
+    });
     family("sluicegate_mail_backlog", Type::Gauge, "Mail that waits for room in the queue to control.", &|shard| {
         count(shard.load.mail_backlog)
     });

@@ -20,8 +20,6 @@ use crate::shard::connection::Connection;
 use crate::shard::mail::{OrderId, Report, ShardLoad, ToControl, ToShard};
 use crate::shard::{Phase, Shard};
 
-/// How often the clerk looks at the clock.
-const TICK: Duration = Duration::from_millis(20);
 /// How often it looks at every connection's deadline: a deadline is kept to this and no finer.
 const SWEEP: Duration = Duration::from_millis(100);
 /// Mail read before others get their turn.
@@ -38,9 +36,14 @@ pub async fn run(shard: Rc<Shard>, mut bell: Doorbell, listeners: Vec<Listening>
             let mut tick = pin!(sleep(until_tick));
             let rung = poll_fn(|cx| {
                 *shard.clerk_waker.borrow_mut() = Some(cx.waker().clone());
-                bell.poll_wait(cx, || shard.post.has_for_shard(shard.id))
+                bell.poll_wait(cx, || shard.post.has_for_shard(shard.id)).map(|()| true)
             });
-            rung.or(async { tick.as_mut().await }).await;
+            let ticked = async {
+                tick.as_mut().await;
+                false
+            };
+            let is_rung = rung.or(ticked).await;
+            shard.totals.borrow_mut().wakeups += u64::from(is_rung);
         }
         let now = Instant::now();
         shard.contained(|| shard.core.borrow_mut().streams.pull(now, &shard.packager));
@@ -177,7 +180,8 @@ impl Shard {
     fn tick(self: &Rc<Self>, clock: &mut Clock) {
         let now = Instant::now();
         clock.lag_max = clock.lag_max.max(now.saturating_duration_since(clock.next_tick));
-        clock.next_tick = now + TICK;
+        clock.next_tick = now + self.tick;
+        self.totals.borrow_mut().ticks += 1;
         // Publishers that ran ahead of the clock may be due again.
         for key in std::mem::take(&mut *self.paused.borrow_mut()) {
             if let Some(connection) = self.connection(key) {
@@ -291,7 +295,7 @@ impl Shard {
             return;
         }
         open.retain(|connection| !connection.with_adapter(|adapter| adapter.is_publisher()));
-        let ticks_left = total.saturating_sub(passed).as_millis() / TICK.as_millis() + 1;
+        let ticks_left = total.saturating_sub(passed).as_millis() / self.tick.as_millis().max(1) + 1;
         let share = open.len().div_ceil(usize::try_from(ticks_left).unwrap_or(usize::MAX).max(1));
         for connection in open.into_iter().take(share) {
             self.guarded(connection, || self.end(connection, now, Reason::Drain.into(), true));
@@ -306,3 +310,6 @@ fn thread_cpu() -> Duration {
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests;

@@ -159,6 +159,10 @@ pub struct ShardLoad {
     pub rx_bytes: u64,
     /// Rounds of the pump.
     pub rounds: u64,
+    /// Times that the clerk was woken by mail or a relay, and not by its clock.
+    pub wakeups: u64,
+    /// Times that the clerk looked at the clock.
+    pub ticks: u64,
     /// Frames dropped for slow players.
     pub dropped_frames: u64,
     /// Frames dropped between shards.

@@ -45,6 +45,8 @@ pub struct Plan {
     pub id: ShardId,
     /// The core it is pinned to; `None` leaves it to the scheduler.
     pub cpu: Option<usize>,
+    /// How often the clerk looks at the clock: [`TICK`], but for tests of what must not wait for it.
+    pub tick: Duration,
     /// Its rules.
     pub settings: Settings,
     /// The rules of sessions.
@@ -74,6 +76,7 @@ pub struct Plan {
 /// A shard's state. One thread.
 pub struct Shard {
     id: ShardId,
+    tick: Duration,
     settings: Settings,
     post: Arc<Post>,
     core: RefCell<Core>,
@@ -123,6 +126,8 @@ enum Phase {
     Stopped,
 }
 
+/// How often a shard looks at the clock: a publisher that is paced by it, and a drain, keep to this and no finer.
+pub const TICK: Duration = Duration::from_millis(20);
 /// Bytes of the shared read buffer: the most that one read takes.
 const READ_BUFFER_BYTES: usize = 64 << 10;
 /// Facts reach control at most this often; questions reach it at once.
@@ -181,6 +186,7 @@ impl Shard {
         let core = Core::new(plan.id, plan.sessions, plan.rtmp, plan.streams, policy, plan.wall, plan.seed);
         let shard = Rc::new(Self {
             id: plan.id,
+            tick: plan.tick,
             settings: plan.settings,
             post: plan.post,
             core: RefCell::new(core),

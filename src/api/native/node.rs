@@ -95,6 +95,10 @@ pub struct Shard {
     reads: u64,
     /// Rounds of the pump since the start.
     rounds: u64,
+    /// Times that mail or a relay woke the core, since the start.
+    wakeups: u64,
+    /// Times that it looked at the clock, since the start.
+    ticks: u64,
     /// Frames dropped for slow players since the start.
     dropped_frames: u64,
     /// Frames dropped between shards since the start.
@@ -195,6 +199,8 @@ impl Shard {
             writes: load.writes,
             reads: load.reads,
             rounds: load.rounds,
+            wakeups: load.wakeups,
+            ticks: load.ticks,
             dropped_frames: load.dropped_frames,
             relay_dropped: load.relay_dropped,
             glitches: load.glitches,
