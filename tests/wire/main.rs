@@ -5,6 +5,7 @@
 mod support;
 
 mod accounting;
+mod blocked_log;
 mod bursts;
 mod comings_and_goings;
 mod control_floods;
@@ -12,6 +13,7 @@ mod handshakes;
 mod hostile;
 mod hostile_commands;
 mod lifecycle;
+mod listing;
 mod lying_lengths;
 mod media_floods;
 mod publishers;
