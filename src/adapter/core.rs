@@ -122,6 +122,20 @@ impl Core {
         decision
     }
 
+    /// Puts new rules of admission in force, and tells which running sessions these turn away and the old ones did
+    /// not, each with the reason to be given. A session that something else than these rules let in is left to that.
+    pub fn change_admission(&mut self, settings: crate::admission::Settings) -> Vec<(SessionId, CloseReason)> {
+        if settings == self.policy.settings {
+            return Vec::new();
+        }
+        let old = std::mem::replace(&mut self.policy.settings, settings);
+        let turned_away = self.sessions.iter().filter_map(|(_, facts)| {
+            let reason = self.policy.turned_away_since(&old, &request_of(facts))?;
+            Some((facts.id, reason))
+        });
+        turned_away.collect()
+    }
+
     /// Opens a session for the connection `owner`.
     pub fn open(&mut self, now: Instant, facts: Facts, owner: Subscriber) -> SessionKey {
         self.owners.insert(facts.id, owner);
@@ -196,5 +210,16 @@ impl Core {
         while let Some(change) = self.sessions.poll_change() {
             self.outbox.push_back(Outgoing::Event(Event::Session(change)));
         }
+    }
+}
+
+/// What a running session asked for when it came.
+fn request_of(facts: &Facts) -> Request {
+    Request {
+        kind: facts.kind,
+        protocol: facts.protocol,
+        key: facts.key.clone(),
+        remote: facts.remote,
+        query: facts.query.clone(),
     }
 }

@@ -22,9 +22,27 @@ impl Policy {
         if self.bans.is_banned(now, request) {
             return Decision::Deny(Reason::Banned.into());
         }
+        Self::profile(&self.settings, request)
+    }
+
+    /// Why a session that was let in under the `old` settings may not stay under those of now; `None` when it may, and
+    /// when the old ones had refused it too, so that it was not they who let it in. The detail is the key of the
+    /// setting that changed its mind.
+    #[must_use]
+    pub fn turned_away_since(&self, old: &Settings, request: &Request) -> Option<CloseReason> {
+        match (Self::profile(old, request), Self::profile(&self.settings, request)) {
+            (Decision::Allow, Decision::Deny(CloseReason { detail, .. })) => {
+                Some(CloseReason::with(Reason::ConfigChanged, detail))
+            }
+            _ => None,
+        }
+    }
+
+    /// What the static profile says.
+    fn profile(settings: &Settings, request: &Request) -> Decision {
         let (access, setting) = match request.kind {
-            Kind::Publish => (self.settings.publish, "admission.publish"),
-            Kind::Play => (self.settings.play, "admission.play"),
+            Kind::Publish => (settings.publish, "admission.publish"),
+            Kind::Play => (settings.play, "admission.play"),
             // We went to the peer: whoever configured that has already decided.
             Kind::Ingest | Kind::Push => return Decision::Allow,
         };

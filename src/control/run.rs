@@ -10,6 +10,7 @@ use crate::control::endings::Endings;
 use crate::control::mailbox::Outbox;
 use crate::control::model::Model;
 use crate::control::registry::{Action, OrderIds, Registry};
+use crate::control::reloads::Reloads;
 use crate::control::{COMMANDS_MAX, Command, Ending, Handle, Mailbox, Settings, Shared, View};
 use crate::event::{Bus, Event, ServerEvent, ServerWhat};
 use crate::names::ShardId;
@@ -43,6 +44,7 @@ pub struct Control {
     stream: StreamSettings,
     registry: Registry,
     endings: Endings,
+    reloads: Reloads,
     orders: OrderIds,
     model: Model,
     /// Events were recorded in this turn.
@@ -97,6 +99,7 @@ pub fn start(setup: &Setup) -> (Handle, Control) {
         stream: setup.stream.clone(),
         registry: Registry::new(setup.duplicate_publish, setup.stream.resume_window, settings.order_timeout),
         endings: Endings::new(settings.order_timeout),
+        reloads: Reloads::new(settings.order_timeout),
         orders: OrderIds::default(),
         model: Model::new(settings, setup.started_at, setup.shards),
         recorded: false,
@@ -142,7 +145,8 @@ impl Control {
             if outbox.is_waiting() {
                 wake_at = wake_at.min(now + RETRY_EVERY);
             }
-            let dues = [self.registry.next_due(), self.endings.next_due(), self.last_call.map(|(at, _)| at)];
+            let last_call = self.last_call.map(|(at, _)| at);
+            let dues = [self.registry.next_due(), self.endings.next_due(), self.reloads.next_due(), last_call];
             for due in dues.into_iter().flatten() {
                 wake_at = wake_at.min(due);
             }
@@ -194,7 +198,7 @@ impl Control {
                 self.model.report(&mut self.shared.view(), &report, home, known);
             }
             ToControl::Done { order, count } => {
-                if !self.registry.done(now, order) {
+                if !self.registry.done(now, order) && !self.reloads.done(order, count) {
                     let view = self.shared.view();
                     self.endings.done(now, order, count, &view, &mut self.orders, &mut self.out);
                 }
@@ -236,6 +240,14 @@ impl Control {
                 let view = self.shared.view();
                 self.endings.begin(now, &view, &shards, *what, reply, &mut self.orders, &mut self.out);
             }
+            Command::Configure { rules, reply } => {
+                self.stream = rules.streams.clone();
+                self.registry.configure(rules.admission.duplicate_publish, rules.streams.resume_window);
+                let shards: Vec<_> = outbox.running().collect();
+                let generation = self.shared.view().reload_applied();
+                self.reloads.begin(now, generation, &shards, &rules, reply, &mut self.orders, &mut self.out);
+            }
+            Command::ReloadRefused => self.shared.view().reloads_refused += 1,
             Command::Unban { address, kind, key, reply } => {
                 for shard in outbox.running() {
                     self.out.push((shard, ToShard::Unban { address, kind, key: key.clone() }));
@@ -248,6 +260,7 @@ impl Control {
 
     fn expire<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) {
         self.registry.expire(now);
+        self.reloads.expire(now);
         {
             let view = self.shared.view();
             self.endings.expire(now, &view, &mut self.orders, &mut self.out);

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt;
@@ -18,7 +19,7 @@ use crate::session::{CloseReason, Reason};
 use crate::shard::accept::Listening;
 use crate::shard::connection::Connection;
 use crate::shard::mail::{OrderId, Report, ShardLoad, ToControl, ToShard};
-use crate::shard::{Phase, Shard};
+use crate::shard::{Phase, Rules, Shard};
 
 /// How often it looks at every connection's deadline: a deadline is kept to this and no finer.
 const SWEEP: Duration = Duration::from_millis(100);
@@ -119,6 +120,7 @@ impl Shard {
                 ToShard::Unban { address, kind, key } => {
                     self.core.borrow_mut().policy.bans.remove(address, kind, &key);
                 }
+                ToShard::Configure { order, rules } => self.configure(order, &rules).await,
                 ToShard::Drain { deadline } => self.begin_drain(deadline, listeners),
                 ToShard::Stop => self.begin_drain(now, listeners),
             }
@@ -141,22 +143,44 @@ impl Shard {
         }
     }
 
-    /// Ends sessions by order. The record of each is closed and its socket shut down before this returns.
+    /// Ends sessions by order.
     async fn close_sessions(&self, order: OrderId, sessions: &[SessionId], reason: CloseReason) {
+        let sessions: Vec<_> = sessions.iter().map(|id| (*id, reason)).collect();
+        let count = self.end_sessions(&sessions).await;
+        self.say(Instant::now(), ToControl::Done { order, count });
+    }
+
+    /// Obeys new rules, and ends the sessions that changed admission rules turn away.
+    async fn configure(&self, order: OrderId, rules: &Rules) {
+        *self.settings.borrow_mut() = rules.shard.clone();
+        let turned_away = {
+            let mut core = self.core.borrow_mut();
+            core.settings = rules.sessions.clone();
+            core.rtmp = Arc::clone(&rules.rtmp);
+            core.streams.configure(rules.streams.clone());
+            core.change_admission(rules.admission.clone())
+        };
+        let count = self.end_sessions(&turned_away).await;
+        self.say(Instant::now(), ToControl::Done { order, count });
+    }
+
+    /// Ends sessions; returns how many were here. The record of each is closed and its socket shut down before this
+    /// returns.
+    async fn end_sessions(&self, sessions: &[(SessionId, CloseReason)]) -> usize {
         let mut count = 0;
         for some in sessions.chunks(CLOSES_PER_TURN) {
             let now = Instant::now();
-            for id in some {
+            for (id, reason) in some {
                 let owner = self.core.borrow().owner(*id);
                 if let Some(connection) = owner.and_then(|who| self.connection(who.0)) {
-                    self.guarded(&connection, || self.end(&connection, now, reason, true));
+                    self.guarded(&connection, || self.end(&connection, now, *reason, true));
                     count += 1;
                 }
             }
             self.post_outgoing(now);
             glommio::yield_if_needed().await;
         }
-        self.say(Instant::now(), ToControl::Done { order, count });
+        count
     }
 
     /// Does something for one connection; a defect in it costs that connection and nothing else.
@@ -193,7 +217,7 @@ impl Shard {
             self.sweep(now);
         }
         if now >= clock.next_report {
-            clock.next_report = now + self.settings.report_every;
+            clock.next_report = now + self.settings.borrow().report_every;
             self.report(now, clock);
         }
         if let Phase::Draining { deadline } = self.state.get() {

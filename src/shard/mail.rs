@@ -8,6 +8,7 @@ use crate::admission::{Ban, Ticket};
 use crate::event::Event;
 use crate::names::{Kind, SessionId, ShardId, StreamKey};
 use crate::session::{CloseReason, Facts, SessionSample};
+use crate::shard::Rules;
 use crate::stream::{RelayReceiver, RelaySender, StreamSample};
 
 /// What a shard tells control.
@@ -101,6 +102,14 @@ pub enum ToShard {
         kind: Kind,
         /// On which stream.
         key: StreamKey,
+    },
+    /// Obey these rules from now on, and end the sessions that the new admission rules would not have let in and the
+    /// old ones did. Answered by [`ToControl::Done`].
+    Configure {
+        /// Quoted in the answer.
+        order: OrderId,
+        /// The rules.
+        rules: Arc<Rules>,
     },
     /// Stop accepting, say goodbye to every session, evenly until the deadline, then stop.
     Drain {

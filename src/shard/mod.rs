@@ -10,9 +10,11 @@ pub mod connection;
 pub mod mail;
 pub mod post;
 pub mod pump;
+pub mod rules;
 pub mod settings;
 
 pub use post::Post;
+pub use rules::Rules;
 pub use settings::Settings;
 
 use std::cell::{Cell, RefCell};
@@ -77,7 +79,7 @@ pub struct Plan {
 pub struct Shard {
     id: ShardId,
     tick: Duration,
-    settings: Settings,
+    settings: RefCell<Settings>,
     post: Arc<Post>,
     core: RefCell<Core>,
     packager: Packager,
@@ -187,7 +189,7 @@ impl Shard {
         let shard = Rc::new(Self {
             id: plan.id,
             tick: plan.tick,
-            settings: plan.settings,
+            settings: RefCell::new(plan.settings),
             post: plan.post,
             core: RefCell::new(core),
             packager,

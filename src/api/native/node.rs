@@ -35,6 +35,8 @@ pub struct Node {
     ready: bool,
     /// It takes no new sessions.
     draining: bool,
+    /// Which configuration is in force: 1 is that of the start, each reload that takes effect makes the next.
+    config_generation: u64,
     /// Running sessions.
     sessions: usize,
     /// Streams that are published, played, or wait for their publisher.
@@ -152,6 +154,7 @@ pub(crate) async fn node(State(api): State<Shared>, RawQuery(query): RawQuery) -
         uptime_ms: millis(now.saturating_duration_since(view.started_at)),
         ready: view.ready,
         draining: view.draining,
+        config_generation: view.config_generation,
         sessions: view.sessions.len(),
         streams: view.streams.len(),
         memory: Memory {
