@@ -284,10 +284,15 @@ impl Rtmp {
         self.engine.next_deadline().into_iter().chain(own).chain(self.last_words_until).min()
     }
 
-    /// True when the engine has refused the connection and its refusal is out: nothing more comes of it.
+    /// Why nothing more comes of the connection: the peer broke a rule, or the engine has refused it and the refusal is
+    /// out.
     #[must_use]
-    pub fn is_done(&mut self) -> bool {
-        self.engine.is_closing() && self.engine.output().is_empty()
+    pub fn end(&mut self) -> Option<CloseReason> {
+        if let Some(error) = self.engine.failure() {
+            return Some(reason_of(error));
+        }
+        let is_refused = self.engine.is_closing() && self.engine.output().is_empty();
+        is_refused.then(|| CloseReason::with(Reason::ProtocolError, "refused"))
     }
 
     /// True when bytes wait that no player's cursor brought.

@@ -204,10 +204,10 @@ impl Shard {
         }
         self.read_turn(cx, connection, now)?;
         self.write_turn(cx, connection, now)?;
-        if connection.adapter.borrow_mut().is_done() {
-            return Err(Ended::Us(CloseReason::with(Reason::ProtocolError, "refused")));
+        match connection.adapter.borrow_mut().end() {
+            Some(reason) => Err(Ended::Us(reason)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn read_turn(&self, cx: &mut Context<'_>, connection: &Connection, now: Instant) -> Result<(), Ended> {

@@ -4,7 +4,7 @@ use sluicegate::proto::rtmp::amf0::Value;
 use sluicegate::proto::rtmp::message::type_id::VIDEO;
 
 use crate::support::calm::Calm;
-use crate::support::hand::{Hand, connect_object, picture, picture_number, text};
+use crate::support::hand::{Hand, command_body, connect_object, picture, picture_number, text};
 use crate::support::{PATIENCE, Server, eventually};
 
 fn object(items: Vec<(&str, Value)>) -> Value {
@@ -120,8 +120,32 @@ fn rt_53_the_ninth_stream_is_an_error_and_a_flood_of_commands_closes() {
     calm.assert_undisturbed(&server);
 }
 
+#[test]
+fn rt_53_what_is_wrong_behind_a_verdict_is_told_as_what_it_is() {
+    let server = Server::start("");
+    let mut calm = Calm::start(&server, "calm");
+    // All of it in one piece with `connect`, and so read only when that is answered.
+    let mut hand = Hand::handshaken(server.rtmp);
+    let connect = hand.encode(20, 0, 0, &command_body("connect", 1.0, &[connect_object("live")]));
+    let flood = create_stream(&hand).repeat(200);
+    hand.write(&[connect.clone(), flood].concat());
+    assert_eq!(server.wait_for_attempt(hand.local()), ("limit_exceeded".into(), "command_rate".into()));
+    // The same behind `publish`.
+    let mut hand = Hand::handshaken(server.rtmp);
+    let stream = create_stream(&hand);
+    let publish = hand.encode(20, 1, 0, &command_body("publish", 3.0, &[Value::Null, text("hasty"), text("live")]));
+    let illegal = hand.encode(1, 0, 0, &[0, 0, 0, 0]);
+    hand.write(&[connect, stream, publish, illegal].concat());
+    hand.drain();
+    let of_hasty = || server.events("session.closed").into_iter().find(|(_, it)| it["stream"] == "hasty");
+    eventually("its session is closed", || of_hasty().is_some());
+    let closed = of_hasty().unwrap().1;
+    assert_eq!((&closed["reason"], &closed["detail"]), (&"protocol_error".into(), &"chunk_size".into()), "{closed:#}");
+    calm.assert_undisturbed(&server);
+}
+
 fn create_stream(hand: &Hand) -> Vec<u8> {
-    hand.encode(20, 0, 0, &crate::support::hand::command_body("createStream", 40.0, &[Value::Null]))
+    hand.encode(20, 0, 0, &command_body("createStream", 40.0, &[Value::Null]))
 }
 
 #[test]

@@ -494,6 +494,16 @@ impl Server {
         self.is_final()
     }
 
+    /// What the peer did wrong, once it has: also where it was found in bytes that had waited for a verdict, so that no
+    /// call could tell it.
+    #[must_use]
+    pub fn failure(&self) -> Option<ProtocolError> {
+        match self.stage {
+            Stage::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Bytes the engine holds for its peer: partial messages, held media, output.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
