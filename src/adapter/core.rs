@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::adapter::{Settings, Streams};
-use crate::admission::{Decision, Policy, Request, Ticket};
+use crate::admission::{Decision, Gate, Policy, Request, Ticket};
 use crate::event::{Attempt, Event};
 use crate::names::{Kind, Protocol, SessionId, ShardId, StreamKey};
 use crate::session::{CloseReason, Facts, Identity, SessionKey, Table};
@@ -122,6 +122,17 @@ impl Core {
         decision
     }
 
+    /// Puts new rules of admission in force, and tells which running sessions these turn away and the old ones did
+    /// not, each with the reason to be given. A session that something else than these rules let in is left to that.
+    pub fn change_gate(&mut self, gate: Arc<Gate>) -> Vec<(SessionId, CloseReason)> {
+        let old = std::mem::replace(&mut self.policy.gate, gate);
+        let turned_away = self.sessions.iter().filter_map(|(_, facts)| {
+            let reason = self.policy.turned_away_since(&old, &request_of(facts))?;
+            Some((facts.id, reason))
+        });
+        turned_away.collect()
+    }
+
     /// Opens a session for the connection `owner`.
     pub fn open(&mut self, now: Instant, facts: Facts, owner: Subscriber) -> SessionKey {
         self.owners.insert(facts.id, owner);
@@ -202,5 +213,17 @@ impl Core {
         while let Some(change) = self.sessions.poll_change() {
             self.outbox.push_back(Outgoing::Event(Event::Session(change)));
         }
+    }
+}
+
+/// What a running session asked for when it came.
+fn request_of(facts: &Facts) -> Request {
+    Request {
+        kind: facts.kind,
+        protocol: facts.protocol,
+        key: facts.key.clone(),
+        remote: facts.remote,
+        local: facts.local,
+        query: facts.query.clone(),
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! [`Control::run`] is the task behind the handles. It reads the shards' mail from a [`Mailbox`], and has its
 //! parts decide: the [`registry`] who publishes what and which shards are connected, [`endings`] how sessions are
-//! ended, the [`model`] what the view shows, [`rates`] how fast bytes move. The parts know neither clock nor
+//! ended, [`reloads`] how new rules reach every shard, the [`model`] what the view shows, [`rates`] how fast bytes move. The parts know neither clock nor
 //! queue, and are tested without either.
 
 pub mod endings;
@@ -17,6 +17,7 @@ pub mod model;
 pub mod questions;
 pub mod rates;
 pub mod registry;
+pub mod reloads;
 pub mod run;
 pub mod settings;
 pub mod spool;
@@ -42,6 +43,7 @@ use crate::hook::{self, Asks, Endpoint};
 use crate::ledger::{self, Ledger};
 use crate::names::SessionId;
 use crate::session::CloseReason;
+use crate::shard::Rules;
 
 /// What the API, the metrics and the command line hold. Cheap to clone.
 #[derive(Clone)]
@@ -77,6 +79,8 @@ enum Command {
     Terminate { what: Box<Terminate>, reply: endings::Reply },
     Ban { ban: Ban, reply: endings::Reply },
     Ready { at: Instant },
+    Configure { rules: Arc<Rules>, reply: reloads::Reply },
+    ReloadRefused,
     Unban { whom: Whom, reply: oneshot::Sender<bool> },
 }
 
@@ -123,6 +127,15 @@ pub struct Dependencies {
     pub tells: Vec<hook::Status>,
 }
 
+/// What came of new rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Configured {
+    /// Which configuration this is, counted from that of the start, which is 1.
+    pub generation: u64,
+    /// Sessions that the new rules turned away.
+    pub closed: usize,
+}
+
 /// Why a command was not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
@@ -162,6 +175,23 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Ban { ban, reply }).await.map_err(|_| CommandError::Stopping)?;
         answer.await.unwrap_or(Err(CommandError::Stopping))
+    }
+
+    /// Puts new rules in force, on every shard and in control. When it returns, all of them obey, and the sessions that
+    /// the rules turn away are closed.
+    ///
+    /// # Errors
+    /// When a shard did not answer, which obeys all the same as soon as it runs, or the server is stopping.
+    pub async fn configure(&self, rules: Arc<Rules>) -> Result<Configured, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Configure { rules, reply }).await.map_err(|_| CommandError::Stopping)?;
+        answer.await.unwrap_or(Err(CommandError::Stopping))
+    }
+
+    /// Counts a configuration that was not taken, because something was wrong with it.
+    pub async fn note_refused_reload(&self) {
+        // A server that is stopping counts no more.
+        let _ = self.commands.send(Command::ReloadRefused).await;
     }
 
     /// Lifts a ban; false when there was none of exactly this peer. When it returns, the order is on its way to every

@@ -13,6 +13,7 @@ use crate::control::mailbox::Outbox;
 use crate::control::model::Model;
 use crate::control::questions::{self, Questions, ToAsk, Ways};
 use crate::control::registry::{Action, OrderIds, Registry};
+use crate::control::reloads::Reloads;
 use crate::control::{COMMANDS_MAX, Command, Ending, Handle, Mailbox, Settings, Shared, View};
 use crate::event::{Bus, Event, ServerEvent, ServerWhat, Sink};
 use crate::hook::{Asks, Endpoint, Question};
@@ -69,6 +70,7 @@ pub struct Control {
     answers: (mpsc::UnboundedSender<(AskId, Answer)>, mpsc::UnboundedReceiver<(AskId, Answer)>),
     journal: Journal,
     endings: Endings,
+    reloads: Reloads,
     orders: OrderIds,
     model: Model,
     /// Events happened in this turn.
@@ -143,6 +145,7 @@ pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
         answers: mpsc::unbounded_channel(),
         journal: Journal::new(setup.wall, setup.started_at, outside.ledger, outside.sinks),
         endings: Endings::new(settings.order_timeout),
+        reloads: Reloads::new(settings.order_timeout),
         orders: OrderIds::default(),
         model: Model::new(settings, setup.started_at, setup.shards),
         happened: false,
@@ -204,6 +207,7 @@ impl Control {
                 self.registry.next_due(),
                 self.endings.next_due(),
                 self.questions.next_due(),
+                self.reloads.next_due(),
                 self.last_call.map(|(at, _)| at),
             ];
             for due in dues.into_iter().flatten() {
@@ -237,6 +241,8 @@ impl Control {
         match mail {
             ToControl::Event(event) => self.event(now, event),
             ToControl::Ask { ticket, facts } => {
+                #[cfg(feature = "faults")]
+                fault(&facts.key);
                 let view = self.shared.view();
                 if view.draining {
                     self.out.push((from, ToShard::Verdict { ticket, verdict: questions::draining() }));
@@ -269,7 +275,7 @@ impl Control {
                 });
             }
             ToControl::Done { order, count } => {
-                if !self.registry.done(now, order) {
+                if !self.registry.done(now, order) && !self.reloads.done(order, count) {
                     let view = self.shared.view();
                     self.endings.done(now, order, count, &view, &mut self.orders, &mut self.out);
                 }
@@ -355,6 +361,14 @@ impl Control {
                 self.endings.ban(now, &view, &shards, ban, reply, &mut self.orders, &mut self.out);
             }
             Command::Ready { at } => self.event(at, Event::Server(ServerEvent { at, what: ServerWhat::Ready })),
+            Command::Configure { rules, reply } => {
+                self.stream = rules.streams.clone();
+                self.registry.configure(rules.admission.duplicate_publish, rules.streams.resume_window);
+                let shards: Vec<_> = outbox.running().collect();
+                let generation = self.shared.view().reload_applied();
+                self.reloads.begin(now, generation, &shards, &rules, reply, &mut self.orders, &mut self.out);
+            }
+            Command::ReloadRefused => self.shared.view().reloads_refused += 1,
             Command::Unban { whom, reply } => {
                 for shard in outbox.running() {
                     self.out.push((shard, ToShard::Unban(whom.clone())));
@@ -381,6 +395,7 @@ impl Control {
 
     fn expire<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) {
         self.registry.expire(now);
+        self.reloads.expire(now);
         {
             let view = self.shared.view();
             let (questions, mut ways) = split!(self);
@@ -480,6 +495,14 @@ impl Control {
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast from float saturates")]
 fn whole_bps(rate: f64) -> u64 {
     rate as u64
+}
+
+/// The slowness that the tests ask for by name: all of control stands still for a while, as it would behind a slow disk.
+#[cfg(feature = "faults")]
+fn fault(key: &crate::names::StreamKey) {
+    if key.stream() == "fault-slow-control" {
+        std::thread::sleep(Duration::from_secs(1));
+    }
 }
 
 /// Control is the one room above the API that reads the clock, here.

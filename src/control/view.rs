@@ -126,6 +126,10 @@ pub struct View {
     pub bans: Bans,
     /// What was decided about those who asked, a moment ago.
     pub decisions: Counts,
+    /// Which configuration is in force: 1 is that of the start, and each reload that takes effect makes the next.
+    pub config_generation: u64,
+    /// Reloads that were refused because something was wrong with the configuration.
+    pub reloads_refused: u64,
 }
 
 /// A shard that has not reported for so long is not healthy (`robustness.md` §10.3).
@@ -149,7 +153,15 @@ impl View {
             publish_replaced: 0,
             bans: Bans::default(),
             decisions: Counts::default(),
+            config_generation: 1,
+            reloads_refused: 0,
         }
+    }
+
+    /// Another configuration is in force: counts it, and tells its generation.
+    pub fn reload_applied(&mut self) -> u64 {
+        self.config_generation += 1;
+        self.config_generation
     }
 
     /// True while every shard has reported within two seconds (or the server is younger than that).

@@ -160,6 +160,7 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
             id: ShardId(index),
             // More shards than cores share them: then the scheduler knows better.
             cpu: cores.get(usize::from(index)).copied().filter(|_| count <= cores.len()),
+            tick: shard::TICK,
             settings: config.shard.clone(),
             sessions: config.sessions.clone(),
             rtmp: Arc::clone(&rtmp_settings),

@@ -58,6 +58,15 @@ fn server(page: &mut Page, view: &View, beside: &Beside, now: Instant) {
     page.sample(&[], u8::from(view.ready && !view.draining));
     page.family("sluicegate_draining", Type::Gauge, "1 while the server ends its sessions and takes no new ones.");
     page.sample(&[], u8::from(view.draining));
+    page.family(
+        "sluicegate_config_generation",
+        Type::Gauge,
+        "Which configuration is in force: 1 is that of the start, each reload that takes effect makes the next.",
+    );
+    page.sample(&[], view.config_generation);
+    page.family("sluicegate_config_reloads_total", Type::Counter, "Reloads, by what came of them.");
+    page.sample(&[("result", "applied")], view.config_generation.saturating_sub(1));
+    page.sample(&[("result", "refused")], view.reloads_refused);
     page.family("sluicegate_events_total", Type::Counter, "Events recorded on the bus.");
     page.sample(&[], beside.events);
     page.family(
@@ -245,6 +254,9 @@ fn shards(page: &mut Page, view: &View, now: Instant) {
         Count(shard.load.tx_bytes)
     });
     family("sluicegate_rounds_total", Type::Counter, "Rounds of the pump.", &|shard| Count(shard.load.rounds));
+    family("sluicegate_wakeups_total", Type::Counter, "Times that mail or a relay woke a shard.", &|shard| {
+        Count(shard.load.wakeups)
+    });
     family("sluicegate_mail_backlog", Type::Gauge, "Mail that waits for room in the queue to control.", &|shard| {
         count(shard.load.mail_backlog)
     });

@@ -124,7 +124,10 @@ impl Shard {
             return Some(CloseReason::with(Reason::Overload, "connections"));
         }
         let source = self.sources.borrow().get(&source_of(remote)).copied().unwrap_or_default();
-        let (all, unauthenticated) = (self.settings.connections_per_ip, self.settings.unauthenticated_per_ip);
+        let (all, unauthenticated) = {
+            let settings = self.settings.borrow();
+            (settings.connections_per_ip, settings.unauthenticated_per_ip)
+        };
         if (all > 0 && source.all >= all) || (unauthenticated > 0 && source.unauthenticated >= unauthenticated) {
             return Some(CloseReason::with(Reason::ConcurrencyLimit, "ip"));
         }

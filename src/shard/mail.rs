@@ -7,6 +7,7 @@ use crate::admission::{Ban, Ticket, Verdict, Whom};
 use crate::event::Event;
 use crate::names::{SessionId, ShardId, StreamKey};
 use crate::session::{CloseReason, Facts, SessionSample};
+use crate::shard::Rules;
 use crate::stream::{RelayReceiver, RelaySender, StreamSample};
 
 /// What a shard tells control.
@@ -95,6 +96,14 @@ pub enum ToShard {
     },
     /// Lift one ban.
     Unban(Whom),
+    /// Obey these rules from now on, and end the sessions that the new admission rules would not have let in and the
+    /// old ones did. Answered by [`ToControl::Done`].
+    Configure {
+        /// Quoted in the answer.
+        order: OrderId,
+        /// The rules.
+        rules: Arc<Rules>,
+    },
     /// Stop accepting, say goodbye to every session, evenly until the deadline, then stop.
     Drain {
         /// When everything must be closed.
@@ -152,6 +161,10 @@ pub struct ShardLoad {
     pub rx_bytes: u64,
     /// Rounds of the pump.
     pub rounds: u64,
+    /// Times that the clerk was woken by mail or a relay, and not by its clock.
+    pub wakeups: u64,
+    /// Times that the clerk looked at the clock.
+    pub ticks: u64,
     /// Frames dropped for slow players.
     pub dropped_frames: u64,
     /// Frames dropped between shards.

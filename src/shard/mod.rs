@@ -10,9 +10,11 @@ pub mod connection;
 pub mod mail;
 pub mod post;
 pub mod pump;
+pub mod rules;
 pub mod settings;
 
 pub use post::Post;
+pub use rules::Rules;
 pub use settings::Settings;
 
 use std::cell::{Cell, RefCell};
@@ -45,6 +47,8 @@ pub struct Plan {
     pub id: ShardId,
     /// The core it is pinned to; `None` leaves it to the scheduler.
     pub cpu: Option<usize>,
+    /// How often the clerk looks at the clock: [`TICK`], but for tests of what must not wait for it.
+    pub tick: Duration,
     /// Its rules.
     pub settings: Settings,
     /// The rules of sessions.
@@ -78,7 +82,8 @@ pub struct Plan {
 /// A shard's state. One thread.
 pub struct Shard {
     id: ShardId,
-    settings: Settings,
+    tick: Duration,
+    settings: RefCell<Settings>,
     post: Arc<Post>,
     core: RefCell<Core>,
     packager: Packager,
@@ -127,6 +132,8 @@ enum Phase {
     Stopped,
 }
 
+/// How often a shard looks at the clock: a publisher that is paced by it, and a drain, keep to this and no finer.
+pub const TICK: Duration = Duration::from_millis(20);
 /// Bytes of the shared read buffer: the most that one read takes.
 const READ_BUFFER_BYTES: usize = 64 << 10;
 /// Facts reach control at most this often; questions reach it at once.
@@ -188,7 +195,8 @@ impl Shard {
         let core = Core::new(plan.id, plan.sessions, plan.rtmp, plan.streams, policy, plan.wall, plan.seed);
         let shard = Rc::new(Self {
             id: plan.id,
-            settings: plan.settings,
+            tick: plan.tick,
+            settings: RefCell::new(plan.settings),
             post: plan.post,
             core: RefCell::new(core),
             packager,

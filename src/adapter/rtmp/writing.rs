@@ -126,14 +126,14 @@ impl Rtmp {
     pub(super) fn prepare(&mut self, now: Instant, core: &mut Core) -> Due {
         let Role::Playing(it) = &mut self.role else { return Due::Nothing };
         let Some(entry) = core.streams.get(it.slot) else { return Due::Nothing };
-        let mut due = it.cursor.due(&entry.live, core.streams.settings(), now);
+        let mut due = it.cursor.due(&entry.live, &entry.settings, now);
         let mut jumped = None;
         if let Due::Jumped { dropped_frames, headers_changed } = due {
             jumped = Some(dropped_frames);
             if headers_changed {
                 it.headers = None;
             }
-            due = it.cursor.due(&entry.live, core.streams.settings(), now);
+            due = it.cursor.due(&entry.live, &entry.settings, now);
         }
         let mut header_bytes = 0;
         let mut header_frames = 0;

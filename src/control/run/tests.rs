@@ -3,10 +3,11 @@ use std::sync::Arc;
 use super::*;
 use crate::admission::{Access, Gate, Ticket, Whom};
 use crate::control::testing::{Wires, facts, id, key};
-use crate::control::{CommandError, Filter, Terminate, Terminated};
+use crate::control::{CommandError, Configured, Filter, Terminate, Terminated};
 use crate::event::{Attempt, Event, Recorded, StreamWhat};
 use crate::names::{Kind, Protocol};
 use crate::session::{Change, CloseReason, Counters, Facts};
+use crate::shard::Rules;
 use crate::shard::mail::{Report, ShardLoad};
 
 /// Short, so that tests of silence are.
@@ -297,5 +298,49 @@ fn reports_reach_the_view_and_a_lifted_ban_every_shard() {
         for shard in [0, 1] {
             assert!(matches!(wires.next(shard).await, ToShard::Unban(_)));
         }
+    });
+}
+
+#[test]
+fn new_rules_are_in_force_when_every_shard_has_said_so() {
+    beside_control(100, |handle, wires| async move {
+        let mut rules = Rules::default();
+        rules.admission.duplicate_publish = DuplicatePublish::Reject;
+        let asked = tokio::task::spawn_local({
+            let (handle, rules) = (handle.clone(), Arc::new(rules));
+            async move { handle.configure(rules).await }
+        });
+        for (shard, closed) in [(0, 3), (1, 4)] {
+            let ToShard::Configure { order, rules } = wires.next(shard).await else { panic!("no rules") };
+            assert_eq!(rules.admission.duplicate_publish, DuplicatePublish::Reject);
+            assert!(!asked.is_finished(), "shard {shard} has not answered");
+            wires.tell(shard, ToControl::Done { order, count: closed });
+        }
+        assert_eq!(asked.await.unwrap(), Ok(Configured { generation: 2, closed: 7 }));
+        // Control obeys them too: who comes second is refused, where the first rules would have replaced the first.
+        let (old, new) = (session(1, 0, Kind::Publish), session(2, 1, Kind::Publish));
+        wires.tell(0, ask(&old));
+        assert!(matches!(wires.next(0).await, ToShard::Verdict { verdict: Ok(_), .. }));
+        wires.tell(1, ask(&new));
+        assert!(matches!(wires.next(1).await, ToShard::Verdict { verdict: Err(_), .. }));
+        handle.note_refused_reload().await;
+        until(&handle, |view| view.reloads_refused == 1 && view.config_generation == 2).await;
+    });
+}
+
+#[test]
+fn a_shard_that_does_not_answer_has_the_rules_in_its_mail_and_the_caller_is_told() {
+    beside_control(100, |handle, wires| async move {
+        let configured = handle.configure(Arc::new(Rules::default()));
+        let answered = async {
+            let ToShard::Configure { order, .. } = wires.next(0).await else { panic!("no rules") };
+            wires.tell(0, ToControl::Done { order, count: 0 });
+        };
+        let (configured, ()) = tokio::join!(configured, answered);
+        assert_eq!(configured, Err(CommandError::Timeout));
+        let ToShard::Configure { order, .. } = wires.next(1).await else { panic!("no rules") };
+        // Late, and harmless.
+        wires.tell(1, ToControl::Done { order, count: 0 });
+        until(&handle, |view| view.config_generation == 2).await;
     });
 }
