@@ -96,12 +96,11 @@ impl Shard {
         let count = self.connection_count.get() + 1;
         self.connection_count.set(count);
         let id = ConnectionId::new(self.id, count);
-        let local = accepted.stream.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
         let connection = {
             let mut connections = self.connections.borrow_mut();
             let entry = connections.vacant_entry();
             let key = entry.key();
-            let adapter = Rtmp::new(&self.core.borrow(), now, id, Subscriber(key), accepted.remote, local);
+            let adapter = Rtmp::new(&self.core.borrow(), now, id, Subscriber(key), accepted.remote, accepted.local);
             let connection = Rc::new(Connection::new(key, accepted.remote, accepted.stream, adapter));
             entry.insert(Rc::clone(&connection));
             connection
