@@ -1,6 +1,7 @@
 //! May they: requests, decisions, bans, limits. A decision is a function from what we know.
 
 pub mod ban;
+pub mod load;
 pub mod policy;
 pub mod rate;
 pub mod request;
@@ -8,6 +9,7 @@ pub mod settings;
 pub mod sources;
 
 pub use ban::{Ban, Bans};
+pub use load::{Load, LoadState};
 pub use policy::Policy;
 pub use rate::Rate;
 pub use request::{Decision, Request, Ticket};
