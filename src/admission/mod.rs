@@ -7,6 +7,7 @@ pub mod rate;
 pub mod request;
 pub mod settings;
 pub mod sources;
+pub mod types;
 
 pub use ban::{Ban, Bans};
 pub use load::{Load, LoadState};
@@ -15,3 +16,4 @@ pub use rate::Rate;
 pub use request::{Decision, Request, Ticket};
 pub use settings::{Access, DuplicatePublish, Settings};
 pub use sources::Sources;
+pub use types::SessionTypes;
