@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 use tokio::sync::{oneshot, watch};
 
+use crate::admission::Sources;
 use crate::config::Config;
 use crate::control;
 use crate::control::mailbox::PostMail;
@@ -141,6 +142,7 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
     let descriptors = probe::Resource::Descriptors.limit().map_or(1_024, |limit| limit.soft);
     let connections = usize::try_from(check::connections_max(&config, descriptors)).unwrap_or(usize::MAX);
     let connections_open = Arc::new(AtomicUsize::new(0));
+    let sources = Arc::new(Sources::new(config.shard.source_limits(connections), started_at));
     let cores = probe::allowed_cores();
     let rtmp_settings = Arc::new(config.rtmp.clone());
     for (index, sleeper) in (0u16..).zip(sleepers) {
@@ -160,6 +162,7 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
             post: Arc::clone(&post),
             connections_max: connections,
             connections_open: Arc::clone(&connections_open),
+            sources: Arc::clone(&sources),
         };
         match shard::start(plan) {
             Ok(thread) => threads.push(thread),

@@ -242,7 +242,7 @@ impl Shard {
         core.streams.sample(now, &mut streams);
         let load = ShardLoad {
             connections: self.connections.borrow().len(),
-            unauthenticated: self.unauthenticated.get(),
+            unauthenticated: self.strangers.borrow().count(),
             loop_lag_max: std::mem::take(&mut clock.lag_max),
             queue_bytes: core.sessions.queue_bytes_total(),
             log_bytes: core.streams.log_bytes(),

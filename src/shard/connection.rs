@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::adapter::{Flow, Rtmp, Sent, Wire};
+use crate::admission::sources::Place;
 use crate::io::tcp;
 use crate::session::{CloseReason, Reason};
 use crate::shard::Shard;
@@ -34,6 +35,10 @@ pub struct Connection {
     pub key: usize,
     /// The peer.
     pub remote: SocketAddr,
+    /// Where its source is counted.
+    pub place: Place,
+    /// Its number among the strangers, or 0 once it is admitted.
+    pub stranger: Cell<u64>,
     stream: RefCell<tcp::Stream>,
     adapter: RefCell<Rtmp>,
     waker: RefCell<Option<Waker>>,
@@ -64,11 +69,13 @@ enum Phase {
 impl Connection {
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(key: usize, remote: SocketAddr, stream: tcp::Stream, adapter: Rtmp) -> Self {
+    pub fn new(key: usize, remote: SocketAddr, place: Place, stream: tcp::Stream, adapter: Rtmp) -> Self {
         let deadline = adapter.next_deadline();
         Self {
             key,
             remote,
+            place,
+            stranger: Cell::new(0),
             stream: RefCell::new(stream),
             adapter: RefCell::new(adapter),
             waker: RefCell::new(None),
@@ -380,7 +387,7 @@ impl Shard {
         connection.deadline.set(adapter.next_deadline());
         let admitted = adapter.is_admitted();
         if connection.admitted.replace(admitted) != admitted {
-            self.count_admitted(connection.remote, admitted);
+            self.count_admitted(connection, admitted);
         }
     }
 
@@ -428,7 +435,7 @@ impl Shard {
             }
             adapter.handle_close(now, &mut core, reason);
         }
-        self.note_progress(connection);
+        // What it was it stays in the books until its socket is gone: a thousand that are ended at once are no strangers.
         let stream = connection.stream.borrow();
         if full {
             // A peer that does not read will not read a goodbye; what the kernel holds for it is let go.
@@ -475,9 +482,17 @@ impl Shard {
     /// Closes after the peer's end.
     fn finish(&self, connection: &Connection, now: Instant, reason: CloseReason) {
         connection.adapter.borrow_mut().handle_close(now, &mut self.core.borrow_mut(), reason);
-        self.note_progress(connection);
         connection.stream.borrow().shutdown(Shutdown::Both);
         connection.phase.set(Phase::Closed);
+    }
+
+    /// Closes without a word, now: what a newcomer takes the place of.
+    pub(super) fn cut(&self, connection: &Connection, now: Instant, reason: CloseReason) {
+        if connection.phase.get() == Phase::Open {
+            connection.stream.borrow().reset_on_close();
+            self.finish(connection, now, reason);
+            connection.wake();
+        }
     }
 
     /// Closes after a defect of ours. The adapter is in an unknown state: it is asked only for its session.

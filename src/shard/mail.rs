@@ -143,6 +143,10 @@ pub struct ShardLoad {
     pub refused: u64,
     /// Times that accepting paused, for want of descriptors.
     pub accept_pauses: u64,
+    /// Time in which nobody was accepted, whatever for.
+    pub accept_paused: Duration,
+    /// Times that `accept_rate` left peers in the backlog.
+    pub accept_rate_hits: u64,
     /// Longest time the executor was late for its tick, in the last report period.
     pub loop_lag_max: Duration,
     /// Bytes waiting for all players together, now.

@@ -11,14 +11,14 @@ pub mod mail;
 pub mod post;
 pub mod pump;
 pub mod settings;
+pub mod strangers;
 
 pub use post::Post;
 pub use settings::Settings;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,11 +32,13 @@ use socket2::Socket;
 
 use crate::adapter::rtmp::Packager;
 use crate::adapter::{Core, Outgoing};
-use crate::admission::{Bans, Policy};
+use crate::admission::{Bans, Policy, Sources};
 use crate::io::{doorbell::Sleeper, probe};
 use crate::names::ShardId;
+use crate::shard::accept::Gate;
 use crate::shard::connection::Connection;
 use crate::shard::mail::{ShardLoad, ToControl};
+use crate::shard::strangers::Strangers;
 use crate::stdx::clock::WallAnchor;
 
 /// Everything a shard needs to begin.
@@ -69,6 +71,8 @@ pub struct Plan {
     pub connections_max: usize,
     /// Connections that all shards together hold.
     pub connections_open: Arc<AtomicUsize>,
+    /// Where they come from.
+    pub sources: Arc<Sources>,
 }
 
 /// A shard's state. One thread.
@@ -81,10 +85,11 @@ pub struct Shard {
     connections: RefCell<Slab<Rc<Connection>>>,
     connections_max: usize,
     connections_open: Arc<AtomicUsize>,
-    /// Connections by source that are not admitted yet, and all of them.
-    sources: RefCell<HashMap<IpAddr, Source>>,
+    /// Connections of all shards by source.
+    sources: Arc<Sources>,
     connection_count: Cell<u64>,
-    unauthenticated: Cell<usize>,
+    strangers: RefCell<Strangers>,
+    gate: Gate,
     /// Where every connection reads into; its bytes are consumed before the next one reads.
     read_buffer: RefCell<Box<[u8]>>,
     pump_waker: RefCell<Option<Waker>>,
@@ -106,13 +111,6 @@ pub struct Shard {
     owes_ring: Cell<bool>,
     rung_control_at: Cell<Instant>,
     state: Cell<Phase>,
-}
-
-/// How many connections a source has.
-#[derive(Clone, Copy, Default)]
-struct Source {
-    all: usize,
-    unauthenticated: usize,
 }
 
 /// Where a shard is in its life.
@@ -179,6 +177,7 @@ impl Shard {
         let policy = Policy { settings: plan.admission, bans };
         let packager = Packager::new(&plan.rtmp);
         let core = Core::new(plan.id, plan.sessions, plan.rtmp, plan.streams, policy, plan.wall, plan.seed);
+        let gate = Gate::new(&plan.settings, now);
         let shard = Rc::new(Self {
             id: plan.id,
             settings: plan.settings,
@@ -188,9 +187,10 @@ impl Shard {
             connections: RefCell::new(Slab::new()),
             connections_max: plan.connections_max,
             connections_open: plan.connections_open,
-            sources: RefCell::new(HashMap::new()),
+            sources: plan.sources,
             connection_count: Cell::new(0),
-            unauthenticated: Cell::new(0),
+            strangers: RefCell::new(Strangers::default()),
+            gate,
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
             pump_waker: RefCell::new(None),
             clerk_waker: RefCell::new(None),
