@@ -136,6 +136,21 @@ pub const RULES: &[Rule] = &[
         100_000_000,
         "less forgets sources while they attack; each takes about 50 bytes",
     ),
+    off(bytes(
+        "shard.memory_max",
+        |c| c.shard.memory_max,
+        64 << 20,
+        1 << 50,
+        "an idle server takes some tens of megabytes",
+    )),
+    off(time(
+        "shard.loop_lag_max",
+        |c| ms(c.shard.loop_lag_max),
+        20,
+        60_000,
+        "a tick is 20 ms, and nobody waits for a minute",
+    )),
+    count("rtmp.glitches_max", |c| c.rtmp.glitches_max.into(), 1, 10_000, "an honest encoder makes a handful"),
     bytes(
         "sessions.play_started_bytes",
         |c| c.sessions.play_started_bytes,
@@ -219,7 +234,7 @@ pub const RULES: &[Rule] = &[
     count("api.rate", |c| c.api.rate.into(), 1, 1_000_000, "0 would answer nobody"),
     count("api.datarhei.max_sessions", |c| c.api.datarhei.max_sessions, 0, i64::MAX as u64, "it is only shown"),
     count("api.datarhei.max_bitrate_mbit", |c| c.api.datarhei.max_bitrate_mbit, 0, i64::MAX as u64, "it is only shown"),
-    count("log.lines_max", |c| c.log.lines_max as u64, 16, 1_048_576, "each line may take up to 4 KiB"),
+    count("log.lines_max", |c| c.log.lines_max as u64, 16, 1_048_576, "each line may take up to 8 KiB"),
 ];
 
 /// Everything that is wrong or doubtful.

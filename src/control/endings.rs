@@ -33,6 +33,8 @@ pub struct Endings {
     pending: HashMap<u64, Ending>,
     orders: HashMap<OrderId, u64>,
     count: u64,
+    /// Of those that are over and that nobody has asked about: how long they took.
+    took: Vec<Duration>,
 }
 
 struct Ending {
@@ -45,6 +47,7 @@ struct Ending {
     /// Orders of this stage without an answer.
     waiting: HashSet<OrderId>,
     deadline: Instant,
+    began_at: Instant,
     /// A shard did not answer in time.
     late: bool,
     reply: Reply,
@@ -60,7 +63,7 @@ impl Endings {
     /// Nothing under way.
     #[must_use]
     pub fn new(order_timeout: Duration) -> Self {
-        Self { order_timeout, pending: HashMap::new(), orders: HashMap::new(), count: 0 }
+        Self { order_timeout, pending: HashMap::new(), orders: HashMap::new(), count: 0, took: Vec::new() }
     }
 
     /// Begins one. `shards` are those that run; mail for them is appended to `out`.
@@ -112,6 +115,7 @@ impl Endings {
             stage: Stage::Banning,
             waiting: HashSet::new(),
             deadline: now + self.order_timeout,
+            began_at: now,
             late: false,
             reply,
         };
@@ -165,6 +169,11 @@ impl Endings {
         }
     }
 
+    /// How long each took that is over since the last call, those included that a shard was late for.
+    pub fn take_times(&mut self) -> impl Iterator<Item = Duration> + '_ {
+        self.took.drain(..)
+    }
+
     /// When [`expire`](Self::expire) has something to do.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
@@ -200,6 +209,7 @@ impl Endings {
             return;
         }
         if let Some(ending) = self.pending.remove(&number) {
+            self.took.push(now.saturating_duration_since(ending.began_at));
             // The caller may have gone; then nobody wants the answer.
             let _ = ending.reply.send(if ending.late { Err(CommandError::Timeout) } else { Ok(ending.outcome) });
         }

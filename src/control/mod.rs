@@ -10,6 +10,7 @@
 
 pub mod endings;
 pub mod filter;
+pub mod load;
 pub mod log;
 pub mod mailbox;
 pub mod model;

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 use tokio::sync::{oneshot, watch};
 
-use crate::admission::Sources;
+use crate::admission::load::Usage;
+use crate::admission::{SessionTypes, Sources};
 use crate::config::Config;
 use crate::control;
 use crate::control::mailbox::PostMail;
-use crate::io::{probe, tcp};
+use crate::io::{memory, probe, tcp};
 use crate::launch::{Exit, check};
 use crate::names::ShardId;
 use crate::shard;
@@ -136,6 +137,7 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
         duplicate_publish: config.admission.duplicate_publish,
     };
     let (handle, task) = control::start(&setup);
+    let task = task.watching(started_at, measure(&config));
     let (stop, orders) = watch::channel(Stop::No);
     let (ended_in, ended) = oneshot::channel();
     let mut threads = Vec::new();
@@ -143,6 +145,7 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
     let connections = usize::try_from(check::connections_max(&config, descriptors)).unwrap_or(usize::MAX);
     let connections_open = Arc::new(AtomicUsize::new(0));
     let sources = Arc::new(Sources::new(config.shard.source_limits(connections), started_at));
+    let types = Arc::new(SessionTypes::new(started_at));
     let cores = probe::allowed_cores();
     let rtmp_settings = Arc::new(config.rtmp.clone());
     for (index, sleeper) in (0u16..).zip(sleepers) {
@@ -163,6 +166,7 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
             connections_max: connections,
             connections_open: Arc::clone(&connections_open),
             sources: Arc::clone(&sources),
+            types: Arc::clone(&types),
         };
         match shard::start(plan) {
             Ok(thread) => threads.push(thread),
@@ -187,6 +191,21 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
         })
         .map_err(|error| StartError::Resource { what: "the control thread".into(), error })?;
     Ok(Running { rtmp, api, shards: count, stop, ended })
+}
+
+/// What the load of this process is made of.
+fn measure(config: &Config) -> control::load::Measure {
+    let bound = memory::Bound::find(config.shard.memory_max);
+    let lag_max = config.shard.loop_lag_max;
+    Box::new(move |connections| Usage {
+        memory: (bound.used_bytes(), bound.limit_bytes),
+        descriptors: (
+            memory::descriptors_open(connections),
+            probe::Resource::Descriptors.limit().map_or(0, |limit| limit.soft),
+        ),
+        lag_max,
+        ..Usage::default()
+    })
 }
 
 /// Control's thread: the read model and the API, until every shard has stopped.

@@ -2,6 +2,8 @@
 
 use std::fmt::{Display, Write};
 
+use crate::stdx::histogram::Histogram;
+
 /// What to send the page as.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -12,6 +14,8 @@ pub enum Type {
     Counter,
     /// Rise and fall.
     Gauge,
+    /// Counts of values by size, added with [`Page::histogram`].
+    Histogram,
 }
 
 /// A page under way: families one after the other, each followed by its samples.
@@ -30,6 +34,7 @@ impl Page {
         let kind = match kind {
             Type::Counter => "counter",
             Type::Gauge => "gauge",
+            Type::Histogram => "histogram",
         };
         self.text.push_str("# HELP ");
         self.text.push_str(name);
@@ -56,6 +61,29 @@ impl Page {
             self.text.push('}');
         }
         let _ = writeln!(self.text, " {value}");
+    }
+
+    /// Adds a histogram to the family, each value of which is `unit` times what was counted. Every line of it but the last
+    /// two has a label more, `le`.
+    pub fn histogram<const FIRST: u32>(
+        &mut self,
+        labels: &[(&str, &str)],
+        values: &Histogram<FIRST>,
+        unit: impl Fn(u64) -> f64,
+    ) {
+        let name = self.name.clone();
+        let count = values.count();
+        let ends = values.buckets().map(|(end, count)| (unit(end).to_string(), count));
+        self.name = format!("{name}_bucket");
+        for (end, count) in ends.chain([("+Inf".to_owned(), count)]) {
+            let labels: Vec<(&str, &str)> = labels.iter().copied().chain([("le", end.as_str())]).collect();
+            self.sample(&labels, count);
+        }
+        self.name = format!("{name}_sum");
+        self.sample(labels, unit(values.sum()));
+        self.name = format!("{name}_count");
+        self.sample(labels, count);
+        self.name = name;
     }
 
     /// The whole page.

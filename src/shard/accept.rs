@@ -65,6 +65,10 @@ async fn run(shard: Rc<Shard>, listener: Rc<Listener>, stopped: Rc<Cell<bool>>) 
             shard.pause_accepting(sleep(PAUSE)).await;
             continue;
         }
+        if !shard.gate.is_open() {
+            shard.pause_accepting(sleep(PAUSE)).await;
+            continue;
+        }
         let room = shard.gate.room(Instant::now());
         if room == 0 {
             shard.totals.borrow_mut().accept_rate_hits += 1;
@@ -74,7 +78,7 @@ async fn run(shard: Rc<Shard>, listener: Rc<Listener>, stopped: Rc<Cell<bool>>) 
         let result = listener.accept(room, &mut batch).await;
         let is_full = batch.len() >= BATCH;
         shard.gate.on_accepted(Instant::now(), batch.len());
-        if std::mem::take(&mut is_out_of_descriptors) && result.is_ok() {
+        if result.is_ok() && std::mem::take(&mut is_out_of_descriptors) {
             tracing::info!(shard = shard.id.0, "accepting goes on");
         }
         shard.admit_all(std::mem::take(&mut batch));
@@ -103,6 +107,7 @@ async fn sleep_for(time: Duration) {
 
 /// What holds a shard's listeners back.
 pub struct Gate {
+    is_open: Cell<bool>,
     rate: Option<Rate>,
     rate_state: Cell<u64>,
     epoch: Instant,
@@ -118,12 +123,22 @@ impl Gate {
     pub fn new(settings: &Settings, now: Instant) -> Self {
         let burst = (settings.accept_rate / 10).max(1);
         Self {
+            is_open: Cell::new(true),
             rate: Rate::new(settings.accept_rate, Duration::from_secs(1), burst),
             rate_state: Cell::new(0),
             epoch: now,
             closes: Cell::new(0),
             waiting: RefCell::new(Vec::new()),
         }
+    }
+
+    fn is_open(&self) -> bool {
+        self.is_open.get()
+    }
+
+    /// Leaves peers in the backlog, or takes them again.
+    pub fn set_open(&self, is_open: bool) {
+        self.is_open.set(is_open);
     }
 
     /// How many connections may be accepted in one turn.
@@ -281,5 +296,54 @@ impl Shard {
         {
             waker.wake_by_ref();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+
+    fn gate(accept_rate: u32, now: Instant) -> Gate {
+        Gate::new(&Settings { accept_rate, ..Settings::default() }, now)
+    }
+
+    #[test]
+    fn fa_19_a_listener_without_descriptors_goes_on_with_the_next_close() {
+        let gate = gate(0, Instant::now());
+        gate.on_close();
+        let mut waits = Box::pin(gate.next_close());
+        for _ in 0..1_000 {
+            assert_eq!(block_on(poll_once(&mut waits)), None, "a close before the wait counted");
+        }
+        gate.on_close();
+        assert_eq!(block_on(poll_once(&mut waits)), Some(()));
+        assert!(gate.waiting.borrow().is_empty());
+    }
+
+    #[test]
+    fn fa_19_listeners_that_give_up_waiting_pile_up_nothing() {
+        let gate = gate(0, Instant::now());
+        block_on(async {
+            for _ in 0..1_000 {
+                assert_eq!(poll_once(gate.next_close()).await, None);
+            }
+        });
+        assert!(gate.waiting.borrow().len() <= 1, "{}", gate.waiting.borrow().len());
+    }
+
+    #[test]
+    fn limits_accept_rate_is_a_tenth_at_once_and_then_the_rate() {
+        let start = Instant::now();
+        let gate = gate(100, start);
+        assert_eq!(gate.room(start), 10);
+        gate.on_accepted(start, 10);
+        assert_eq!(gate.room(start), 0);
+        assert_eq!(gate.wait(start), Duration::from_millis(10));
+        assert_eq!(gate.room(start + Duration::from_millis(50)), 5);
+        // Without a rate only the turn is bounded.
+        assert_eq!(self::gate(0, start).room(start), BATCH);
+        assert_eq!(self::gate(1_000_000, start).room(start), BATCH);
     }
 }

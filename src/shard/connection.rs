@@ -391,6 +391,12 @@ impl Shard {
         }
     }
 
+    /// Has a connection adopt what the core obeys by now.
+    pub(super) fn adopt(&self, connection: &Connection) {
+        connection.adapter.borrow_mut().adopt(&self.core.borrow());
+        self.note_progress(connection);
+    }
+
     /// The clerk's look at the clock for one connection.
     pub(super) fn look_after(&self, connection: &Connection, now: Instant) {
         if connection.phase.get() != Phase::Open {
@@ -414,6 +420,7 @@ impl Shard {
         if connection.phase.get() != Phase::Open {
             return;
         }
+        self.report_trouble(connection, now, reason);
         let mut full = connection.blocked.get();
         {
             let mut adapter = connection.adapter.borrow_mut();
@@ -500,6 +507,8 @@ impl Shard {
         self.totals.borrow_mut().internal_errors += 1;
         let now = Instant::now();
         let closed = catch_unwind(AssertUnwindSafe(|| {
+            self.report_trouble(connection, now, Reason::InternalError.into());
+            self.note_defect(connection, now);
             connection.adapter.borrow_mut().handle_close(
                 now,
                 &mut self.core.borrow_mut(),
@@ -514,6 +523,24 @@ impl Shard {
         connection.wake();
         self.wake_pump();
         self.post_outgoing(now);
+    }
+}
+
+impl Shard {
+    /// Counts a defect against the type of the connection's session, which is refused once it has too many.
+    fn note_defect(&self, connection: &Connection, now: Instant) {
+        let core = self.core.borrow();
+        let of = connection.with_adapter(|adapter| adapter.facts(&core).map(|facts| (facts.protocol, facts.kind)));
+        if let Some((protocol, kind)) = of
+            && core.guard.note_defect(now, protocol, kind)
+        {
+            tracing::error!(
+                ev = "type_disabled",
+                proto = protocol.as_str(),
+                role = kind.as_str(),
+                "a second defect within a second: such sessions are refused until the next start"
+            );
+        }
     }
 }
 

@@ -4,10 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::admission::{Ban, Ticket};
+use crate::admission::{Ban, Load, Ticket};
 use crate::event::Event;
 use crate::names::{Kind, SessionId, ShardId, StreamKey};
+use crate::proto::rtmp::GlitchCounts;
 use crate::session::{CloseReason, Facts, SessionSample};
+use crate::stdx::histogram::Histogram;
 use crate::stream::{RelayReceiver, RelaySender, StreamSample};
 
 /// What a shard tells control.
@@ -102,6 +104,8 @@ pub enum ToShard {
         /// On which stream.
         key: StreamKey,
     },
+    /// The server is under more pressure than before, or less.
+    Load(Load),
     /// Stop accepting, say goodbye to every session, evenly until the deadline, then stop.
     Drain {
         /// When everything must be closed.
@@ -130,6 +134,9 @@ pub struct Report {
     pub load: ShardLoad,
 }
 
+/// The first bucket of [`ShardLoad::fanout`] ends at 2^7 microseconds, an eighth of a millisecond; the last at 16 s.
+pub const FANOUT_FIRST: u32 = 7;
+
 /// How a shard is doing. Counts are totals since the start unless said otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ShardLoad {
@@ -149,6 +156,8 @@ pub struct ShardLoad {
     pub accept_rate_hits: u64,
     /// Longest time the executor was late for its tick, in the last report period.
     pub loop_lag_max: Duration,
+    /// How late it was at most for 99 of 100 ticks of the last ten seconds.
+    pub loop_lag_p99: Duration,
     /// Bytes waiting for all players together, now.
     pub queue_bytes: u64,
     /// Packaged media held, now.
@@ -167,10 +176,14 @@ pub struct ShardLoad {
     pub dropped_frames: u64,
     /// Frames dropped between shards.
     pub relay_dropped: u64,
-    /// Glitches seen on connections.
-    pub glitches: u64,
+    /// Glitches seen on connections, by what they were.
+    pub glitches: GlitchCounts,
     /// Panics caught, each of which closed one connection.
     pub internal_errors: u64,
+    /// Session types that are refused because they met defects, of the process.
+    pub types_disabled: usize,
+    /// From ingest to the socket: one sample for each stream and round of the pump, in microseconds.
+    pub fanout: Histogram<FANOUT_FIRST>,
     /// Bans in force.
     pub bans: usize,
     /// Requests refused by a ban.

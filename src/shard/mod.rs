@@ -7,9 +7,11 @@
 pub mod accept;
 pub mod clerk;
 pub mod connection;
+pub mod lag;
 pub mod mail;
 pub mod post;
 pub mod pump;
+pub mod reports;
 pub mod settings;
 pub mod strangers;
 
@@ -32,12 +34,13 @@ use socket2::Socket;
 
 use crate::adapter::rtmp::Packager;
 use crate::adapter::{Core, Outgoing};
-use crate::admission::{Bans, Policy, Sources};
+use crate::admission::{Bans, Policy, SessionTypes, Sources};
 use crate::io::{doorbell::Sleeper, probe};
 use crate::names::ShardId;
 use crate::shard::accept::Gate;
 use crate::shard::connection::Connection;
 use crate::shard::mail::{ShardLoad, ToControl};
+use crate::shard::reports::Reports;
 use crate::shard::strangers::Strangers;
 use crate::stdx::clock::WallAnchor;
 
@@ -73,6 +76,8 @@ pub struct Plan {
     pub connections_open: Arc<AtomicUsize>,
     /// Where they come from.
     pub sources: Arc<Sources>,
+    /// What failed by a defect of ours.
+    pub types: Arc<SessionTypes>,
 }
 
 /// A shard's state. One thread.
@@ -88,8 +93,11 @@ pub struct Shard {
     /// Connections of all shards by source.
     sources: Arc<Sources>,
     connection_count: Cell<u64>,
+    /// Session types that met defects, on all shards.
+    types: Arc<SessionTypes>,
     strangers: RefCell<Strangers>,
     gate: Gate,
+    reports: Reports,
     /// Where every connection reads into; its bytes are consumed before the next one reads.
     read_buffer: RefCell<Box<[u8]>>,
     pump_waker: RefCell<Option<Waker>>,
@@ -176,7 +184,9 @@ impl Shard {
         let bans = Bans::new(plan.admission.bans_max);
         let policy = Policy { settings: plan.admission, bans };
         let packager = Packager::new(&plan.rtmp);
-        let core = Core::new(plan.id, plan.sessions, plan.rtmp, plan.streams, policy, plan.wall, plan.seed);
+        let mut core = Core::new(plan.id, plan.sessions, plan.rtmp, plan.streams, policy, plan.wall, plan.seed);
+        core.guard.sources = Some(Arc::clone(&plan.sources));
+        core.guard.types = Some(Arc::clone(&plan.types));
         let gate = Gate::new(&plan.settings, now);
         let shard = Rc::new(Self {
             id: plan.id,
@@ -189,8 +199,10 @@ impl Shard {
             connections_open: plan.connections_open,
             sources: plan.sources,
             connection_count: Cell::new(0),
+            types: plan.types,
             strangers: RefCell::new(Strangers::default()),
             gate,
+            reports: Reports::new(now),
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
             pump_waker: RefCell::new(None),
             clerk_waker: RefCell::new(None),

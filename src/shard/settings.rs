@@ -47,6 +47,14 @@ pub struct Settings {
     pub auth_failures_per_ip: u32,
     /// Sources known at once, about 50 bytes each. The one not seen for longest is forgotten first.
     pub source_table: usize,
+    /// Memory that the process may use before it sheds load; 0 = the limit of its control group, or 80% of the
+    /// machine's if that is less.
+    #[serde(with = "units::bytes")]
+    pub memory_max: u64,
+    /// How late a shard may be for its work, 99 times of 100, before the server sheds load: here it is red, at a quarter
+    /// orange, at a tenth yellow. 0 = lateness is no load.
+    #[serde(with = "units::duration")]
+    pub loop_lag_max: Duration,
     /// Entries of each of a shard's rings. Ring memory is locked; `sluicegate check` prints the sum.
     pub ring_depth: usize,
     /// Over how long a drain spreads its goodbyes.
@@ -87,6 +95,8 @@ impl Default for Settings {
             accept_rate: 10_000,
             auth_failures_per_ip: 10,
             source_table: 1_000_000,
+            memory_max: 0,
+            loop_lag_max: Duration::from_millis(200),
             ring_depth: 512,
             drain_timeout: Duration::from_secs(30),
         }

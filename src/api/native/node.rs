@@ -35,6 +35,8 @@ pub struct Node {
     ready: bool,
     /// It takes no new sessions.
     draining: bool,
+    /// How hard pressed it is: `green`, `yellow`, `orange` or `red`.
+    load_state: &'static str,
     /// Running sessions.
     sessions: usize,
     /// Streams that are published, played, or wait for their publisher.
@@ -148,6 +150,7 @@ pub(crate) async fn node(State(api): State<Shared>, RawQuery(query): RawQuery) -
         uptime_ms: millis(now.saturating_duration_since(view.started_at)),
         ready: view.ready,
         draining: view.draining,
+        load_state: view.load.state.as_str(),
         sessions: view.sessions.len(),
         streams: view.streams.len(),
         memory: Memory {
@@ -197,7 +200,7 @@ impl Shard {
             rounds: load.rounds,
             dropped_frames: load.dropped_frames,
             relay_dropped: load.relay_dropped,
-            glitches: load.glitches,
+            glitches: load.glitches.iter().map(|(_, count)| count).sum(),
             internal_errors: load.internal_errors,
             bans: load.bans,
             ban_hits: load.ban_hits,
