@@ -7,6 +7,8 @@ mod support;
 mod accounting;
 mod hostile;
 mod lifecycle;
+mod limits;
+mod load;
 mod publishers;
 mod shards;
 mod terminate;
