@@ -104,16 +104,15 @@ impl Server {
     pub fn limit_descriptors(&self, count: u64) {
         let limit = libc::rlimit { rlim_cur: count, rlim_max: self.descriptors_before().rlim_max };
         // SAFETY: the pointer is to one initialised `rlimit` that lives past the call; the process is our child.
-        assert_eq!(
-            unsafe { libc::prlimit(self.pid(), libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) },
-            0
-        );
+        let done = unsafe { libc::prlimit(self.pid(), libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) };
+        assert_eq!(done, 0);
     }
 
     fn descriptors_before(&self) -> libc::rlimit {
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: the pointer is to one `rlimit` that lives past the call, which fills it.
-        assert_eq!(unsafe { libc::prlimit(self.pid(), libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut limit) }, 0);
+        let done = unsafe { libc::prlimit(self.pid(), libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut limit) };
+        assert_eq!(done, 0);
         limit
     }
 
