@@ -53,23 +53,27 @@ impl Listener {
         Self { inner, fd }
     }
 
-    /// Waits for connections and takes all that are there, up to `max`.
+    /// Waits for connections and takes all that are there, up to `max`, which is asked when the first has come: the wait
+    /// may have been long.
     ///
     /// # Errors
     /// Those of `accept`; `EMFILE` and its kin are to be answered with a pause.
-    pub async fn accept(&self, max: usize, out: &mut Vec<Accepted>) -> io::Result<()> {
+    pub async fn accept(&self, max: impl Fn() -> usize, out: &mut Vec<Accepted>) -> io::Result<()> {
         let first = match self.inner.shared_accept().await.map_err(io::Error::from) {
             Ok(first) => first,
             // The connection died in the queue: not the listener's trouble.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO)) => {
-                return self.accept_waiting(max, out);
+                return self.accept_waiting(max(), out);
             }
             Err(error) => return Err(error),
         };
         let inner = first.bind_to_executor();
         let fd = inner.as_raw_fd();
         out.extend(Stream { inner, fd }.accepted());
-        self.accept_waiting(max, out)
+        match max() {
+            0 | 1 => Ok(()),
+            max => self.accept_waiting(max, out),
+        }
     }
 
     /// Takes connections that wait already, without waiting itself.

@@ -61,20 +61,17 @@ async fn run(shard: Rc<Shard>, listener: Rc<Listener>, stopped: Rc<Cell<bool>>) 
     let mut batch = Vec::with_capacity(BATCH);
     let mut is_out_of_descriptors = false;
     while !stopped.get() {
-        if shard.is_backed_up() {
+        if shard.is_backed_up() || !shard.gate.is_open() {
             shard.pause_accepting(sleep(PAUSE)).await;
             continue;
         }
-        if !shard.gate.is_open() {
-            shard.pause_accepting(sleep(PAUSE)).await;
-            continue;
-        }
-        let room = shard.gate.room(Instant::now());
-        if room == 0 {
+        if shard.gate.room(Instant::now()) == 0 {
             shard.totals.borrow_mut().accept_rate_hits += 1;
             shard.pause_accepting(sleep(shard.gate.wait(Instant::now()))).await;
             continue;
         }
+        // Whoever comes while the gate closes is let in alone.
+        let room = || if shard.gate.is_open() { shard.gate.room(Instant::now()) } else { 1 };
         let result = listener.accept(room, &mut batch).await;
         let is_full = batch.len() >= BATCH;
         shard.gate.on_accepted(Instant::now(), batch.len());
