@@ -10,6 +10,7 @@ pub mod backend;
 pub mod body;
 pub mod dialect;
 pub mod native;
+pub(crate) mod pressure;
 pub mod problem;
 pub mod query;
 pub mod serve;
@@ -65,6 +66,7 @@ pub fn router(control: impl Backend, settings: &Settings) -> Router {
     routes
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), pressure::pause_lists))
         .with_state(state)
         .layer(middleware::from_fn(move |request, next| auth::admit(Arc::clone(&door), request, next)))
         .layer(middleware::from_fn(common_headers))

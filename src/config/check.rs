@@ -102,6 +102,56 @@ pub const RULES: &[Rule] = &[
     count("shard.connections_max", |c| c.shard.connections_max as u64, 0, 10_000_000, "0 is 80% of the descriptors"),
     count("shard.connections_per_ip", |c| c.shard.connections_per_ip as u64, 0, 10_000_000, "0 is off"),
     count("shard.unauthenticated_per_ip", |c| c.shard.unauthenticated_per_ip as u64, 0, 10_000_000, "0 is off"),
+    count(
+        "shard.unauthenticated_percent",
+        |c| c.shard.unauthenticated_percent.into(),
+        1,
+        100,
+        "it is a share, and without any nobody could come in",
+    ),
+    off(count(
+        "shard.accept_rate_per_ip",
+        |c| c.shard.accept_rate_per_ip.into(),
+        1,
+        1_000_000,
+        "no source opens more than a million a second",
+    )),
+    off(count(
+        "shard.accept_rate",
+        |c| c.shard.accept_rate.into(),
+        10,
+        1_000_000,
+        "less would keep an idle server busy",
+    )),
+    off(count(
+        "shard.auth_failures_per_ip",
+        |c| c.shard.auth_failures_per_ip.into(),
+        1,
+        1_000_000,
+        "whoever types a password gets it wrong now and then",
+    )),
+    count(
+        "shard.source_table",
+        |c| c.shard.source_table as u64,
+        1_024,
+        100_000_000,
+        "less forgets sources while they attack; each takes about 50 bytes",
+    ),
+    off(bytes(
+        "shard.memory_max",
+        |c| c.shard.memory_max,
+        64 << 20,
+        1 << 50,
+        "an idle server takes some tens of megabytes",
+    )),
+    off(time(
+        "shard.loop_lag_max",
+        |c| ms(c.shard.loop_lag_max),
+        20,
+        60_000,
+        "a tick is 20 ms, and nobody waits for a minute",
+    )),
+    count("rtmp.glitches_max", |c| c.rtmp.glitches_max.into(), 1, 10_000, "an honest encoder makes a handful"),
     bytes(
         "sessions.play_started_bytes",
         |c| c.sessions.play_started_bytes,
@@ -185,7 +235,7 @@ pub const RULES: &[Rule] = &[
     count("api.rate", |c| c.api.rate.into(), 1, 1_000_000, "0 would answer nobody"),
     count("api.datarhei.max_sessions", |c| c.api.datarhei.max_sessions, 0, i64::MAX as u64, "it is only shown"),
     count("api.datarhei.max_bitrate_mbit", |c| c.api.datarhei.max_bitrate_mbit, 0, i64::MAX as u64, "it is only shown"),
-    count("log.lines_max", |c| c.log.lines_max as u64, 16, 1_048_576, "each line may take up to 4 KiB"),
+    count("log.lines_max", |c| c.log.lines_max as u64, 16, 1_048_576, "each line may take up to 8 KiB"),
 ];
 
 /// Everything that is wrong or doubtful.

@@ -9,4 +9,5 @@ mod events;
 mod guard;
 mod lists;
 mod orders;
+mod pressure;
 mod served;

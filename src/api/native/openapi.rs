@@ -72,6 +72,7 @@ fn add_problems(path: &str, operation: &mut Operation, changes: bool) {
         ("415", "The body is not application/json", has_body),
         ("421", "The server is bound to loopback and the Host is not a name of it", true),
         ("429", "Too many requests, or too many refused tokens from this address", true),
+        ("503", "The server is overloaded and makes no lists", matches!(path, "/v1/sessions" | "/v1/streams")),
         ("503", "The server is stopping, or a shard did not answer in time", changes),
     ];
     for (status, description, applies) in problems {
