@@ -9,8 +9,6 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sluicegate::admission::sources::Limits;
-use sluicegate::admission::sources::Limits;
-use sluicegate::admission::{SessionTypes, Sources};
 use sluicegate::admission::{SessionTypes, Sources};
 use sluicegate::control::model::Model;
 use sluicegate::control::{Filter, Settings, View};
