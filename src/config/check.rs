@@ -222,6 +222,34 @@ pub const RULES: &[Rule] = &[
     count("stream.relay_frames", |c| c.stream.relay_frames as u64, 16, 1_000_000, "a burst of audio alone is sixteen"),
     bytes("stream.relay_bytes", |c| c.stream.relay_bytes, 1 << 20, 1 << 30, "one keyframe must pass"),
     count("admission.bans_max", |c| c.admission.bans_max as u64, 1, 10_000_000, "0 would make `ban_for` a lie"),
+    count("admission.waiting_max", |c| c.admission.waiting_max as u64, 1, 1_000_000, "each takes about 1 KiB"),
+    time(
+        "admission.answer_timeout",
+        |c| ms(c.admission.answer_timeout),
+        100,
+        60_000,
+        "a peer waits so long at most, and most give up within a minute",
+    ),
+    time("admission.evict_timeout", |c| ms(c.admission.evict_timeout), 100, 60_000, "a newcomer waits so long at most"),
+    count("admission.cache_entries", |c| c.admission.cache_entries as u64, 0, 10_000_000, "each takes about 500 bytes"),
+    sessions("admission.limits.sessions_per_user", |c| c.admission.limits.sessions_per_user.into()),
+    sessions("admission.limits.sessions_per_token", |c| c.admission.limits.sessions_per_token.into()),
+    sessions("admission.limits.sessions_per_address", |c| c.admission.limits.sessions_per_address.into()),
+    sessions("admission.limits.sessions_per_stream", |c| c.admission.limits.sessions_per_stream.into()),
+    sessions("admission.limits.sessions_per_app", |c| c.admission.limits.sessions_per_app.into()),
+    sessions("admission.limits.sessions_per_server", |c| c.admission.limits.sessions_per_server.into()),
+    bps("admission.limits.egress_bps_per_stream", |c| c.admission.limits.egress_bps_per_stream),
+    bps("admission.limits.egress_bps_per_app", |c| c.admission.limits.egress_bps_per_app),
+    bps("admission.limits.egress_bps_per_server", |c| c.admission.limits.egress_bps_per_server),
+    bps("admission.limits.egress_bps_expected", |c| c.admission.limits.egress_bps_expected),
+    bps("admission.limits.publish_bps_max", |c| c.admission.limits.publish_bps_max),
+    off(time(
+        "admission.limits.duration_max",
+        |c| ms(c.admission.limits.duration_max),
+        1_000,
+        365 * 86_400_000,
+        "less than a second is over before media flows",
+    )),
     count("control.events_kept", |c| c.control.events_kept as u64, 256, 16_777_216, "each takes about 200 bytes"),
     count("control.finished_kept", |c| c.control.finished_kept as u64, 0, 10_000_000, "each takes about 1 KiB"),
     count(
@@ -361,6 +389,17 @@ fn contradictions(config: &Config, problems: &mut Vec<Problem>) {
                 .into(),
         );
     }
+    // The first rule that holds everywhere and always is the last that can match.
+    let last = admission.rules.iter().position(|rule| {
+        rule.networks.is_empty() && rule.listener.is_none() && rule.apps.is_empty() && rule.kinds.is_empty()
+    });
+    if let Some(last) = last
+        && last + 1 < admission.rules.len()
+    {
+        let (last, next) = (last + 1, last + 2);
+        let message = format!("rule {last} matches everybody, so rule {next} and what follows are never reached");
+        warn("admission.rules", message);
+    }
     if shard.connections_per_ip > 0 && shard.unauthenticated_per_ip > shard.connections_per_ip {
         warn(
             "shard.unauthenticated_per_ip",
@@ -413,6 +452,16 @@ const fn rule(
 
 const fn count(key: &'static str, value: fn(&Config) -> u64, min: u64, max: u64, why: &'static str) -> Rule {
     rule(key, value, Unit::Count, (min, max), why)
+}
+
+/// A limit on sessions.
+const fn sessions(key: &'static str, value: fn(&Config) -> u64) -> Rule {
+    count(key, value, 0, 10_000_000, "0 is off")
+}
+
+/// A limit in bits a second.
+const fn bps(key: &'static str, value: fn(&Config) -> u64) -> Rule {
+    off(count(key, value, 1_000, 1_000_000_000_000, "these are bits a second, and no stream has fewer than a thousand"))
 }
 
 const fn bytes(key: &'static str, value: fn(&Config) -> u64, min: u64, max: u64, why: &'static str) -> Rule {
