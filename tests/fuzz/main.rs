@@ -9,6 +9,7 @@
 
 mod amf0;
 mod flv_tags;
+mod hook_response;
 mod mutate;
 mod rtmp_chunks;
 mod rtmp_handshake;
@@ -22,6 +23,11 @@ fn amf0_smoke() {
 #[test]
 fn flv_tags_smoke() {
     mutate::run("flv_tags", 30_000, flv_tags::run);
+}
+
+#[test]
+fn hook_response_smoke() {
+    mutate::run("hook_response", 40_000, hook_response::run);
 }
 
 #[test]
