@@ -148,12 +148,11 @@ impl Endpoint {
             };
             (before, now.breaker)
         });
-        match (before, after) {
-            (BreakerState::Closed, BreakerState::Open) => warn!(hook = self.name(), "hook_fails"),
-            (BreakerState::Open | BreakerState::HalfOpen, BreakerState::Closed) => {
-                warn!(hook = self.name(), "hook_back")
-            }
-            _ => {}
+        let shut = |state| state != BreakerState::Closed;
+        if shut(after) && !shut(before) {
+            warn!(hook = self.name(), "hook_fails");
+        } else if shut(before) && !shut(after) {
+            warn!(hook = self.name(), "hook_back");
         }
     }
 
