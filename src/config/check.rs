@@ -192,7 +192,6 @@ pub const RULES: &[Rule] = &[
     bytes("hook.response_body", |c| c.hook.response_body, 1 << 10, 16 << 20, "each request under way may hold as much"),
     count("hook.concurrency", |c| c.hook.concurrency as u64, 1, 4_096, "each takes a connection"),
     count("hook.queue", |c| c.hook.queue as u64, 1, 1_000_000, "each takes about 1 KiB"),
-    bytes("hook.spool_bytes", |c| c.hook.spool_bytes, 1 << 20, 1 << 40, "a day of events fits into less"),
     count("hook.tell_rate", |c| c.hook.tell_rate.into(), 1, 1_000_000, "0 would tell nobody"),
     count("log.lines_max", |c| c.log.lines_max as u64, 16, 1_048_576, "each line may take up to 4 KiB"),
 ];

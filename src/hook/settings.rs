@@ -36,10 +36,6 @@ pub struct Settings {
     /// Questions that wait for one back end, and events of one receiver that are held in memory; what does not fit is
     /// a failure there, and stays on disk here.
     pub queue: usize,
-    /// What is still to be told may take so much disk. When it is full, periodic updates go first, then the oldest that
-    /// is neither start nor stop.
-    #[serde(with = "units::bytes")]
-    pub spool_bytes: u64,
     /// Events a second told to one receiver, so that one that comes back after an hour is not run over.
     pub tell_rate: u32,
     /// Whom to ask, the first that is responsible.
@@ -58,7 +54,6 @@ impl Default for Settings {
             response_body: 64 << 10,
             concurrency: 64,
             queue: 10_000,
-            spool_bytes: 256 << 20,
             tell_rate: 2_000,
             ask: Vec::new(),
             tell: Vec::new(),

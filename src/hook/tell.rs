@@ -31,7 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// before one with a lower id has**, or the latter would not be told in this life of the server. Parcels that are said to
 /// be done may show for a while yet.
 pub trait Spool: Send + Sync + 'static {
-    /// At most `limit` parcels with ids above `after`; none when there are none, or when they cannot be read just now.
+    /// At most `limit` parcels with ids above `after`, and fewer when they are large; none only when there are none, or when
+    /// they cannot be read just now.
     fn page(&self, after: i64, limit: usize) -> impl Future<Output = Vec<Parcel>> + Send;
 
     /// These have been heard, or never will be; they may go. Does not wait.
@@ -175,7 +176,7 @@ pub async fn tell<S: Spool>(endpoint: Endpoint, spool: S, mut wake: watch::Recei
         if more && teller.room() > 0 {
             let limit = teller.room().min(PAGE);
             let page = spool.page(teller.cursor(), limit).await;
-            more = page.len() >= limit;
+            more = !page.is_empty();
             teller.handle_page(page);
         }
         while let Some(request) = teller.poll_request(now()) {

@@ -249,6 +249,26 @@ fn a_newer_report_takes_the_place_of_one_that_waits() {
 }
 
 #[test]
+fn what_was_handed_in_before_is_passed_over() {
+    let mut world = World::new(Limits { batch_max: 1, ..LIMITS }, 1);
+    for number in 0..3 {
+        world.record(Some(session(number)), Weight::Must);
+    }
+    let page = world.spool.page_now(0, 10);
+    world.teller.handle_page(page.clone());
+    world.teller.handle_page(page.clone());
+    assert_eq!(world.teller.held(), 3);
+    world.send();
+    while !world.flights.is_empty() {
+        world.end(0, Outcome::Taken, true);
+    }
+    // The spool may show for a while what is done with.
+    world.teller.handle_page(page);
+    world.send();
+    assert_eq!((world.flights.len(), world.teller.held(), world.teller.cursor()), (0, 0, 3));
+}
+
+#[test]
 fn a_batch_has_what_is_due_and_a_session_in_its_order() {
     let mut world = World::new(LIMITS, 1);
     for of in [1, 1, 2, 1, 3, 3, 3] {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sluicegate::event::Weight;
-use sluicegate::hook::{BreakerState, Endpoint, Settings, tell};
+use sluicegate::hook::{BreakerState, Endpoint, Parcel, Settings, Spool, tell};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -190,4 +190,34 @@ async fn what_was_under_way_when_the_server_ended_is_told_again() {
     until("the spool is empty", || spool.len() == 0).await;
     assert_eq!(told(&back_end), [1, 1, 2, 3]);
     driver.task.abort();
+}
+
+/// A spool whose rows are large: a page has one, however many were asked for.
+struct Large(Memory);
+
+impl Spool for Large {
+    async fn page(&self, after: i64, _: usize) -> Vec<Parcel> {
+        self.0.page_now(after, 1)
+    }
+
+    fn done(&self, ids: Vec<i64>) {
+        self.0.done(ids);
+    }
+}
+
+#[tokio::test]
+async fn a_short_page_is_not_the_last() {
+    let back_end = BackEnd::saying(response("200 OK", ""));
+    let spool = Memory::default();
+    for id in 1..=50 {
+        spool.put(parcel(id, None, Weight::Must));
+    }
+    let settings = settings(&back_end.url(), "");
+    let endpoint = Endpoint::new(&settings, &settings.tell[0]).unwrap();
+    let (_wake, woken) = watch::channel(0);
+    let task = tokio::spawn(tell(endpoint, Large(spool.clone()), woken));
+    // Nobody wakes it, and it need not look fifty times by itself.
+    until("the spool is empty", || spool.len() == 0).await;
+    assert_eq!(told(&back_end).len(), 50);
+    task.abort();
 }
