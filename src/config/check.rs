@@ -263,6 +263,14 @@ pub const RULES: &[Rule] = &[
     count("api.rate", |c| c.api.rate.into(), 1, 1_000_000, "0 would answer nobody"),
     count("api.datarhei.max_sessions", |c| c.api.datarhei.max_sessions, 0, i64::MAX as u64, "it is only shown"),
     count("api.datarhei.max_bitrate_mbit", |c| c.api.datarhei.max_bitrate_mbit, 0, i64::MAX as u64, "it is only shown"),
+    time("hook.connect_timeout", |c| ms(c.hook.connect_timeout), 10, 60_000, "TLS across an ocean takes half a second"),
+    time("hook.decide_timeout", |c| ms(c.hook.decide_timeout), 10, 60_000, "a newcomer waits so long"),
+    time("hook.event_timeout", |c| ms(c.hook.event_timeout), 10, 600_000, "a receiver that takes longer is told again"),
+    bytes("hook.response_headers", |c| c.hook.response_headers, 1 << 10, 256 << 10, "proxies add some"),
+    bytes("hook.response_body", |c| c.hook.response_body, 1 << 10, 16 << 20, "each request under way may hold as much"),
+    count("hook.concurrency", |c| c.hook.concurrency as u64, 1, 4_096, "each takes a connection"),
+    count("hook.queue", |c| c.hook.queue as u64, 1, 1_000_000, "each takes about 1 KiB"),
+    count("hook.tell_rate", |c| c.hook.tell_rate.into(), 1, 1_000_000, "0 would tell nobody"),
     count("log.lines_max", |c| c.log.lines_max as u64, 16, 1_048_576, "each line may take up to 8 KiB"),
 ];
 
@@ -367,6 +375,15 @@ fn tokens(config: &Config, problems: &mut Vec<Problem>) {
 fn contradictions(config: &Config, problems: &mut Vec<Problem>) {
     let Config { shard, rtmp, stream, admission, .. } = config;
     let mut warn = |key: &str, message: String| problems.push(Problem::warning(key, message));
+
+    if config.hook.connect_timeout > config.hook.decide_timeout {
+        let message = "is longer than hook.decide_timeout, so it is never reached when a back end is asked";
+        warn("hook.connect_timeout", message.into());
+    }
+    if !config.hook.ask.is_empty() && admission.answer_timeout <= config.hook.decide_timeout {
+        let message = "is not longer than hook.decide_timeout, so questions are given up before their answers come";
+        warn("admission.answer_timeout", message.into());
+    }
 
     if admission.publish == Access::Deny && !config.is_decided(Kind::Publish) {
         warn(

@@ -185,9 +185,17 @@ fn failure(error: &reqwest::Error) -> Failure {
             if http.is_parse() {
                 return Failure::Malformed("http");
             }
-            if http.is_incomplete_message() || http.is_body_write_aborted() {
+            if http.is_incomplete_message() {
                 return Failure::Malformed("truncated");
             }
+        }
+        // What is wrong with a body comes as an error of reading.
+        match inner.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+            Some(std::io::ErrorKind::UnexpectedEof) => return Failure::Malformed("truncated"),
+            Some(std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData) => {
+                return Failure::Malformed("http");
+            }
+            _ => {}
         }
         cause = inner.source();
     }

@@ -7,7 +7,8 @@ const GUIDE: &str = include_str!("../../docs/guide/configuration.md");
 const SAMPLE: &str = include_str!("../../sluicegate.toml.example");
 
 /// Lists of tables, whose elements have rows of their own.
-const LISTS: [&str; 5] = ["api.tokens", "admission.rules", "admission.keys", "admission.signed", "admission.jwt"];
+const LISTS: [&str; 7] =
+    ["api.tokens", "admission.rules", "admission.keys", "admission.signed", "admission.jwt", "hook.ask", "hook.tell"];
 
 /// The cells of the guide's row of a key: key, default, range, what it does and costs.
 fn row(key: &str) -> Vec<&'static str> {

@@ -9,6 +9,7 @@
 
 mod amf0;
 mod flv_tags;
+mod hook_response;
 mod jwks;
 mod mutate;
 mod rtmp_chunks;
@@ -29,6 +30,11 @@ fn flv_tags_smoke() {
 #[test]
 fn jwks_smoke() {
     mutate::run("jwks", 5_000, jwks::run);
+}
+
+#[test]
+fn hook_response_smoke() {
+    mutate::run("hook_response", 40_000, hook_response::run);
 }
 
 #[test]
