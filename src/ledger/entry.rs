@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::event::Event;
+use crate::event::{Event, Weight};
 use crate::names::{Kind, SessionId, StreamKey};
 
 /// One event for the ledger, with what its sinks are to be told of it.
@@ -33,17 +33,6 @@ pub struct Tell {
     pub session: Option<SessionId>,
     /// As it will be sent.
     pub body: Bytes,
-}
-
-/// What becomes of a tell when there is too much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Weight {
-    /// A periodic update: a newer one of the same session replaces it, and it is the first to go.
-    Update,
-    /// Anything else: the oldest goes after the updates.
-    Other,
-    /// What must be told: starts and stops.
-    Must,
 }
 
 /// A tell on record that its sink has not taken.
