@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::ledger::outbox::Reader;
 use crate::ledger::queue::Queue;
-use crate::ledger::row::{Clock, Record, SELECT_OPEN, int, read_open};
+use crate::ledger::row::{Clock, Record, SELECT_ONE, SELECT_OPEN, int, read_open, session_id};
 use crate::ledger::store::{self, DayFile, Obstacle, Store, Trouble, add, put_aside};
 use crate::ledger::writer::{Writer, copy_outbox, insert_tell};
 use crate::ledger::{Day, FileError, FileKey, Files, Ledger, Settings, StoredBan, Tell, Total, retention};
@@ -299,19 +299,12 @@ impl Opened {
         let path = to.path(&self.store.directory);
         self.store.file(to)?;
         let (Some(old), Some(new)) = (self.store.open.get(&key), self.store.open.get(&to)) else { return Ok(()) };
-        let mut sessions = Vec::new();
-        let mut after = [0_u8; 16];
-        while let Ok(found) = open_sessions(&old.connection, to, &mut after, &self.clock) {
-            if found.is_empty() {
-                break;
-            }
-            sessions.extend(found);
-        }
+        let mut sessions = readable_sessions(&old.connection, to, &self.clock);
         for session in sessions.iter_mut().flatten() {
             session.is_written = false;
         }
         let next_id = &mut self.store.next_outbox_id;
-        let mut fill = || -> rusqlite::Result<(ClosedSessions, u64)> {
+        let fill = || -> rusqlite::Result<(ClosedSessions, u64)> {
             new.connection.execute_batch("BEGIN IMMEDIATE")?;
             let copied = copy_outbox(&old.connection, &new.connection, next_id)?;
             new.connection.execute("INSERT INTO took_over (generation) VALUES (?1)", [key.generation])?;
@@ -423,6 +416,31 @@ fn open_sessions(
         found.push(read_open(row, key, clock)?.map_err(|damaged| damaged.what));
     }
     Ok(found)
+}
+
+/// The open sessions of a damaged file, as far as they can be read: each is looked up by itself, so that one that cannot
+/// be read does not hide the others.
+fn readable_sessions(connection: &Connection, key: FileKey, clock: &Clock) -> Vec<Result<Record, String>> {
+    let mut found = Vec::new();
+    let Ok(mut ids) = connection.prepare("SELECT id FROM session WHERE closed_ms IS NULL ORDER BY id") else {
+        return found;
+    };
+    let Ok(mut ids) = ids.query([]) else { return found };
+    while let Ok(Some(row)) = ids.next() {
+        let Ok(id) = row.get::<_, Vec<u8>>(0) else { continue };
+        let read = || -> rusqlite::Result<_> {
+            let mut statement = connection.prepare_cached(SELECT_ONE)?;
+            statement.query_row([&id], |row| read_open(row, key, clock))
+        };
+        found.push(match read() {
+            Ok(read) => read.map_err(|damaged| damaged.what),
+            Err(error) => {
+                let name = session_id(&id).map_or_else(|| format!("{id:02x?}"), |id| id.to_string());
+                Err(format!("session {name}: {error}"))
+            }
+        });
+    }
+    found
 }
 
 /// Closes sessions in one transaction, which may have begun already.

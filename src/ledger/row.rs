@@ -487,6 +487,9 @@ macro_rules! columns {
 pub const SELECT_OPEN: &str =
     concat!("SELECT ", columns!(), " FROM session WHERE closed_ms IS NULL AND id > ?1 ORDER BY id LIMIT ?2");
 
+/// One session.
+pub const SELECT_ONE: &str = concat!("SELECT ", columns!(), " FROM session WHERE id = ?1");
+
 /// All sessions behind an id, in the order of opening.
 pub const SELECT_ALL: &str = concat!("SELECT ", columns!(), " FROM session WHERE id > ?1 ORDER BY id");
 

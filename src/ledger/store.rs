@@ -375,11 +375,16 @@ pub fn lock(directory: &Path) -> Result<File, FileError> {
     let path = directory.join(LOCK_FILE);
     let made = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = made.map_err(|error| FileError::Io { path: path.clone(), error })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(FileError::InUse { path }),
-        Err(fs::TryLockError::Error(error)) => Err(FileError::Io { path, error }),
+    // A child that some thread is just starting holds the lock of its parent for a moment longer.
+    for is_last in [false, false, false, false, true] {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::WouldBlock) if is_last => break,
+            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
+            Err(fs::TryLockError::Error(error)) => return Err(FileError::Io { path, error }),
+        }
     }
+    Err(FileError::InUse { path })
 }
 
 /// Opens a database of ours, or makes it.

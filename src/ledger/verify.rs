@@ -96,7 +96,7 @@ fn verify_state(path: &Path) -> Report {
 
 fn look(path: &Path, known: i32, rows: impl FnOnce(&Connection, &mut Report)) -> Report {
     let mut report = Report { path: path.to_path_buf(), ..Report::default() };
-    let mut run = || -> rusqlite::Result<()> {
+    let run = || -> rusqlite::Result<()> {
         let connection = store::reader(path)?;
         let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
         let (application, version) = (number("application_id")?, number("user_version")?);
