@@ -167,6 +167,6 @@ fn main() {
     }
     let size = std::fs::metadata(crashed.path().join("2026-11-20.db")).unwrap().len();
     println!("file: {} sessions, {} MiB", 2 * LIVES + RUNNING, size >> 20);
-    server.ledger.stop(Duration::from_secs(60));
-    Server::open(crashed.path()).ledger.stop(Duration::from_secs(60));
+    server.ledger.stop(Duration::from_mins(1));
+    Server::open(crashed.path()).ledger.stop(Duration::from_mins(1));
 }

@@ -33,6 +33,8 @@ pub struct Config {
     pub sessions: crate::adapter::Settings,
     /// Who may.
     pub admission: crate::admission::Settings,
+    /// The durable record of sessions.
+    pub ledger: crate::ledger::Settings,
     /// The read model.
     pub control: crate::control::Settings,
     /// The HTTP API.

@@ -26,6 +26,7 @@ pub use day::{Day, FileKey};
 pub use entry::{Entry, OutboxRow, StoredBan, Tell, Total};
 pub use handle::Ledger;
 pub use open::{Opened, Recovered, Totals, open};
+pub use retention::vacuum;
 pub use settings::{OnFull, Settings};
 pub use status::{Dropped, Health, Status};
 pub use store::{FileError, Files, Obstacle, Point};

@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 
 use crate::ledger::row::int;
 use crate::ledger::store::{self, FileError, Store, remove, totals};
-use crate::ledger::{Day, FileKey, Settings, Total};
+use crate::ledger::{Day, FileKey, Files, Settings, Total};
 
 /// Pages given back to the file system at once.
 const VACUUM_PAGES: u32 = 4_096;
@@ -50,6 +50,32 @@ pub fn tidy(store: &mut Store, settings: &Settings, now_ms: u64) -> Result<(), F
         sizes = sizes.saturating_sub(freed);
     }
     Ok(())
+}
+
+/// Gives pages of day files that hold nothing back to the file system, and empties logs that a crash left. Of each file:
+/// its name, and its bytes before and after.
+///
+/// # Errors
+/// When a server is using the folder, or a file cannot be written.
+pub fn vacuum(directory: &Path) -> Result<Vec<(String, u64, u64)>, FileError> {
+    let _lock = store::lock(directory)?;
+    let mut done = Vec::new();
+    for key in Files::offline(directory).list() {
+        let path = key.path(directory);
+        let before = size(&path);
+        let connection = store::day(&path)?;
+        let run = || -> rusqlite::Result<()> {
+            // Each row of the answer is a page that was given back.
+            let mut statement = connection.prepare("PRAGMA incremental_vacuum")?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        };
+        run().map_err(|error| FileError::Database { path: path.clone(), error })?;
+        drop(connection);
+        done.push((key.file_name(), before, size(&path)));
+    }
+    Ok(done)
 }
 
 /// The sums of a file that is about to go. One that cannot be read has none, and goes all the same.

@@ -168,6 +168,7 @@ pub enum FileError {
 
 impl FileError {
     /// What it means for the file. What has no code of SQLite's may be tried again.
+    #[must_use]
     pub fn trouble(&self) -> Trouble {
         match self {
             Self::Database { error, .. } => Trouble::of(error),
@@ -260,7 +261,7 @@ impl Store {
 impl DayFile {
     fn open(directory: &Path, key: FileKey) -> Result<Self, FileError> {
         let path = key.path(directory);
-        let connection = database(&path, DAY_VERSION, DAY_SCHEMA)?;
+        let connection = day(&path)?;
         Self::read(key, connection).map_err(|error| FileError::Database { path, error })
     }
 
@@ -385,6 +386,11 @@ pub fn lock(directory: &Path) -> Result<File, FileError> {
         }
     }
     Err(FileError::InUse { path })
+}
+
+/// Opens one day's file to write.
+pub fn day(path: &Path) -> Result<Connection, FileError> {
+    database(path, DAY_VERSION, DAY_SCHEMA)
 }
 
 /// Opens a database of ours, or makes it.

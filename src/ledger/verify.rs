@@ -153,7 +153,7 @@ fn scan(
     columns: usize,
     damage: &mut Vec<String>,
 ) -> u64 {
-    let (least, most) = if table == "total" {
+    let (first, end) = if table == "total" {
         (Value::Text(String::new()), Value::Blob(Vec::new()))
     } else if table == "session" {
         (Value::Blob(Vec::new()), Value::Blob(vec![0xff; 17]))
@@ -161,24 +161,24 @@ fn scan(
         (Value::Integer(i64::MIN), Value::Integer(i64::MAX))
     };
     let mut whole = 0;
-    let mut last: Option<Value> = None;
-    let Err(error) = each(connection, forward, &least, |row| {
+    let mut seen: Option<Value> = None;
+    let Err(error) = each(connection, forward, &first, |row| {
         whole += u64::from(row_is_told(row, table, columns, damage)?);
-        last = Some(row.get(0)?);
+        seen = Some(row.get(0)?);
         Ok(true)
     }) else {
         return whole;
     };
-    damage.push(format!("{table}: {error} behind {}", last.as_ref().map_or("its beginning".into(), name)));
-    let end = each(connection, backward, &most, |row| {
+    damage.push(format!("{table}: {error} behind {}", seen.as_ref().map_or("its beginning".into(), name)));
+    let rest = each(connection, backward, &end, |row| {
         let id: Value = row.get(0)?;
-        if last.as_ref() == Some(&id) {
+        if seen.as_ref() == Some(&id) {
             return Ok(false);
         }
         whole += u64::from(row_is_told(row, table, columns, damage)?);
         Ok(true)
     });
-    if let Err(error) = end {
+    if let Err(error) = rest {
         damage.push(format!("{table}: {error} from the end on"));
     }
     whole

@@ -12,7 +12,7 @@ use crate::ledger::queue::{BanOrder, Batch, Queue, Sample};
 use crate::ledger::row::{self, Record, id_bytes, int};
 use crate::ledger::store::{self, DayFile, FileError, Obstacle, Point, Store, Trouble, add};
 use crate::ledger::{Day, Entry, FileKey, Health, Settings, Tell, Total, retention};
-use crate::names::SessionId;
+use crate::names::{Kind, SessionId};
 use crate::session::What;
 use crate::stdx::clock::WallAnchor;
 
@@ -59,7 +59,7 @@ struct Group {
 }
 
 /// How often old days are looked at.
-const CHORES_EVERY: Duration = Duration::from_secs(60);
+const CHORES_EVERY: Duration = Duration::from_mins(1);
 /// The first rest after a failure; it doubles up to the last.
 const REST_FIRST: Duration = Duration::from_millis(250);
 const REST_LAST: Duration = Duration::from_secs(5);
@@ -218,13 +218,13 @@ impl Writer {
     fn groups(&mut self, batch: &mut Batch) -> (BTreeMap<FileKey, Group>, usize) {
         let mut groups: BTreeMap<FileKey, Group> = BTreeMap::new();
         let mut days: Vec<(Day, FileKey)> = Vec::new();
-        let mut file_of = |store: &Store, day: Day| match days.iter().find(|(known, _)| *known == day) {
-            Some((_, key)) => *key,
-            None => {
-                let key = store.current(day);
-                days.push((day, key));
-                key
+        let mut file_of = |store: &Store, day: Day| {
+            if let Some((_, key)) = days.iter().find(|(known, _)| *known == day) {
+                return *key;
             }
+            let key = store.current(day);
+            days.push((day, key));
+            key
         };
         for (index, waiting) in batch.entries.iter().enumerate() {
             let key = match &*waiting.entry.event {
@@ -277,7 +277,7 @@ impl Writer {
             match self.commit_group(key, &one, batch, told) {
                 Ok(count) => rows += count,
                 Err(error) if error.trouble() == Trouble::Defect => {
-                    self.queue.count_dropped(&batch.entries[index].entry)
+                    self.queue.count_dropped(&batch.entries[index].entry);
                 }
                 Err(_) => break,
             }
@@ -342,7 +342,7 @@ impl Writer {
             let was_running = live.contains_key(&id);
             if record.closed.is_some() {
                 live.remove(&id);
-                file.running -= u64::from(was_running);
+                file.running = file.running.saturating_sub(u64::from(was_running));
                 for sink in spools.keys() {
                     updates.remove(&(Arc::clone(sink), id));
                 }
@@ -569,7 +569,7 @@ impl Transaction<'_> {
         }
         for (id, sample) in &group.checkpoints {
             let at_ms = self.wall.unix_ms(sample.at);
-            if let Some(record) = self.record(work, *id)
+            if let Some(record) = self.record(work, *id, || None)
                 && record.closed.is_none()
             {
                 record.checkpoint(&sample.counters, at_ms);
@@ -606,16 +606,10 @@ impl Transaction<'_> {
             Event::Session(change) => {
                 let id = change.facts.id;
                 let key = self.file.key;
-                let record = match self.record(work, id) {
-                    Some(record) => record,
-                    None => {
-                        work.index.insert(id, work.records.len());
-                        work.records.push(Record::new(&change.facts, key));
-                        let last = work.records.len() - 1;
-                        &mut work.records[last]
-                    }
-                };
-                if record.closed.is_none() {
+                let unknown = || Some(Record::new(&change.facts, key));
+                if let Some(record) = self.record(work, id, unknown)
+                    && record.closed.is_none()
+                {
                     record.apply(change, at_ms, false);
                     if matches!(change.what, What::Closed(..)) && record.started_ms.is_some() {
                         let counters = &record.counters;
@@ -634,18 +628,20 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// The session's row as it will be, if the session is known.
-    fn record<'w>(&self, work: &'w mut Work, id: SessionId) -> Option<&'w mut Record> {
-        let index = match work.index.get(&id) {
-            Some(index) => *index,
-            None => {
-                let record = self.live.get(&id)?.clone();
-                work.index.insert(id, work.records.len());
-                work.records.push(record);
-                work.records.len() - 1
-            }
-        };
-        work.records.get_mut(index)
+    /// The session's row as it will be; `unknown` makes one of a session that is not on record.
+    fn record<'w>(
+        &self,
+        work: &'w mut Work,
+        id: SessionId,
+        unknown: impl FnOnce() -> Option<Record>,
+    ) -> Option<&'w mut Record> {
+        if let Some(index) = work.index.get(&id) {
+            return work.records.get_mut(*index);
+        }
+        let record = self.live.get(&id).cloned().or_else(unknown)?;
+        work.index.insert(id, work.records.len());
+        work.records.push(record);
+        work.records.last_mut()
     }
 
     fn attempt(&self, work: &mut Work, attempt: &Attempt, at_ms: u64) -> rusqlite::Result<()> {
@@ -653,7 +649,7 @@ impl Transaction<'_> {
         let id = self.file.next_attempt + work.attempts;
         work.attempts += 1;
         work.rows += 1;
-        let (protocol, kind) = (attempt.protocol.as_str(), attempt.kind.map(|kind| kind.as_str()));
+        let (protocol, kind) = (attempt.protocol.as_str(), attempt.kind.map(Kind::as_str));
         let remote = attempt.remote.ip().to_canonical().to_string();
         let reason = attempt.reason.reason.as_str();
         let detail = Some(attempt.reason.detail).filter(|detail| !detail.is_empty());

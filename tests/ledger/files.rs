@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use sluicegate::ledger::{Settings, open as open_ledger};
+use sluicegate::ledger::{FileKey, Files, Settings, open as open_ledger};
 use sluicegate::names::Kind;
 use sluicegate::session::What;
 use sluicegate::stdx::clock::WallAnchor;
@@ -107,7 +107,7 @@ fn days(folder: &std::path::Path, count: u64) {
 }
 
 fn names(folder: &std::path::Path) -> Vec<String> {
-    sluicegate::ledger::Files::offline(folder).list().into_iter().map(|key| key.file_name()).collect()
+    Files::offline(folder).list().into_iter().map(FileKey::file_name).collect()
 }
 
 #[test]

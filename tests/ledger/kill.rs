@@ -206,15 +206,12 @@ fn check(folder: &Path, seed: u64, committed: u64, steps: Option<usize>) {
     let found: BTreeMap<SessionId, Row> = rows(folder).into_iter().map(|row| (row.id, row)).collect();
     for (id, (seq, closed, started, sent)) in &expected {
         let row = found.get(id).unwrap_or_else(|| panic!("seed {seed}: {id} is lost"));
-        match closed {
-            Some(last) => {
-                assert_eq!((row.seq, row.tx_bytes), (*seq, last.cast_signed()), "seed {seed}: {id}");
-                assert_eq!(row.reason.as_deref(), Some("client_done"), "seed {seed}: {id}");
-            }
-            None => {
-                assert!(row.seq > *seq, "seed {seed}: {id} has no end");
-                assert!(row.tx_bytes >= sent.cast_signed(), "seed {seed}: {id} fell behind its last checkpoint");
-            }
+        if let Some(last) = closed {
+            assert_eq!((row.seq, row.tx_bytes), (*seq, last.cast_signed()), "seed {seed}: {id}");
+            assert_eq!(row.reason.as_deref(), Some("client_done"), "seed {seed}: {id}");
+        } else {
+            assert!(row.seq > *seq, "seed {seed}: {id} has no end");
+            assert!(row.tx_bytes >= sent.cast_signed(), "seed {seed}: {id} fell behind its last checkpoint");
         }
         assert!(row.started_ms.is_some() || !started, "seed {seed}: {id} had started");
     }
