@@ -13,6 +13,7 @@
 //! ~~~ the waterline: above it nothing opens a socket, reads a clock or names the runtime
 //!  6  io                   sockets and listeners on io_uring
 //!  7  shard                one core: its state, its mail, its pump, its executor
+//!     hook                 HTTP calls we make: ask and tell
 //!     ledger               the durable record of sessions
 //!  8  control              the one place that sees all shards
 //!  9  metrics              the same view, rendered for scraping
@@ -76,6 +77,18 @@ pub mod io;
 
 pub mod shard;
 
+#[cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::string_slice
+    )
+)]
+pub mod hook;
 pub mod ledger;
 
 pub mod control;

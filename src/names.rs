@@ -145,6 +145,12 @@ impl Kind {
     /// Every kind, in display order.
     pub const ALL: [Self; 4] = [Self::Publish, Self::Play, Self::Ingest, Self::Push];
 
+    /// True when media flows from the peer to us.
+    #[must_use]
+    pub fn is_source(self) -> bool {
+        self.role() == Role::Source
+    }
+
     /// The direction of media.
     #[must_use]
     pub fn role(self) -> Role {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::adapter::{Settings, Streams};
-use crate::admission::{Decision, Policy, Request, Ticket};
+use crate::admission::{Decision, Gate, Policy, Request, Ticket};
 use crate::event::{Attempt, Event};
 use crate::names::{Kind, Protocol, SessionId, ShardId, StreamKey};
-use crate::session::{CloseReason, Facts, SessionKey, Table};
+use crate::session::{CloseReason, Facts, Identity, SessionKey, Table};
 use crate::stdx::clock::WallAnchor;
 use crate::stdx::ids::SplitMix;
 use crate::stream::Subscriber;
@@ -19,8 +19,8 @@ use crate::stream::Subscriber;
 pub enum Outgoing {
     /// Something happened.
     Event(Event),
-    /// May this session publish its stream?
-    AskPublish {
+    /// May this session do what it asks for?
+    Ask {
         /// Quoted in the answer.
         ticket: Ticket,
         /// Who asks.
@@ -122,12 +122,29 @@ impl Core {
         decision
     }
 
+    /// Puts new rules of admission in force, and tells which running sessions these turn away and the old ones did
+    /// not, each with the reason to be given. A session that something else than these rules let in is left to that.
+    pub fn change_gate(&mut self, gate: Arc<Gate>) -> Vec<(SessionId, CloseReason)> {
+        let old = std::mem::replace(&mut self.policy.gate, gate);
+        let turned_away = self.sessions.iter().filter_map(|(_, facts)| {
+            let reason = self.policy.turned_away_since(&old, &request_of(facts))?;
+            Some((facts.id, reason))
+        });
+        turned_away.collect()
+    }
+
     /// Opens a session for the connection `owner`.
     pub fn open(&mut self, now: Instant, facts: Facts, owner: Subscriber) -> SessionKey {
         self.owners.insert(facts.id, owner);
         let key = self.sessions.open(now, facts);
         self.collect();
         key
+    }
+
+    /// The verdict on a session was yes: it is from now on what the verdict says.
+    pub fn authorize(&mut self, now: Instant, key: SessionKey, identity: Identity) {
+        self.sessions.authorize(now, key, identity);
+        self.collect();
     }
 
     /// Moves a session along its life.
@@ -151,12 +168,12 @@ impl Core {
         self.owners.get(&id).copied()
     }
 
-    /// Asks control whether a session may publish. The answer comes to `owner` under the ticket.
-    pub fn ask_publish(&mut self, facts: Arc<Facts>, owner: Subscriber) -> Ticket {
+    /// Asks control whether a session may do what it asks for. The answer comes to `owner` under the ticket.
+    pub fn ask(&mut self, facts: Arc<Facts>, owner: Subscriber) -> Ticket {
         self.next_ticket = self.next_ticket.wrapping_add(1);
         let ticket = Ticket(self.next_ticket);
         self.tickets.insert(ticket, owner);
-        self.post_urgent(Outgoing::AskPublish { ticket, facts });
+        self.post_urgent(Outgoing::Ask { ticket, facts });
         ticket
     }
 
@@ -196,5 +213,17 @@ impl Core {
         while let Some(change) = self.sessions.poll_change() {
             self.outbox.push_back(Outgoing::Event(Event::Session(change)));
         }
+    }
+}
+
+/// What a running session asked for when it came.
+fn request_of(facts: &Facts) -> Request {
+    Request {
+        kind: facts.kind,
+        protocol: facts.protocol,
+        key: facts.key.clone(),
+        remote: facts.remote,
+        local: facts.local,
+        query: facts.query.clone(),
     }
 }

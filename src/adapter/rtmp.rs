@@ -1,13 +1,14 @@
-//! RTMP: one connection's engine, tied to its session, its stream and the rules.
+//! RTMP: one connection's engine, tied to its session, its stream and the rules. What it writes is in `writing`.
 
-use std::io::IoSlice;
+mod writing;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::adapter::streams::Entry;
-use crate::adapter::{Core, Flow, Outgoing, Sent, StreamSlot, Wire};
-use crate::admission::{Decision, Request, Ticket};
+use crate::adapter::{Core, Outgoing, StreamSlot};
+use crate::admission::{Decision, Request, Ticket, Verdict};
 use crate::media::{Frame, FrameFlags, Track};
 use crate::names::{ConnectionId, DEFAULT_VHOST, Kind, Name, NameError, Protocol, StreamKey};
 use crate::proto::rtmp::chunk::{Reader, write_message};
@@ -15,13 +16,7 @@ use crate::proto::rtmp::message::{type_id, write_set_chunk_size};
 use crate::proto::rtmp::server::{ConnectInfo, PLAY_STREAM_ID, Refusal, RequestId, Server, ServerEvent, query_value};
 use crate::proto::rtmp::{ProtocolError, Settings, tag};
 use crate::session::{CloseReason, Facts, Reason, SessionKey, State, What};
-use crate::stream::{Cursor, Due, Package, Subscriber, Written};
-
-/// Slices of one vectored write. A block of the log is 64 KiB, so sixteen carry more than a write ever takes.
-const SLICES_MAX: usize = 16;
-/// Bytes of one write: a newcomer's whole group of pictures goes out in few calls, and no single player keeps the
-/// shard for longer than it takes to copy this much.
-const WRITE_BYTES_MAX: usize = 512 << 10;
+use crate::stream::{Cursor, Due, Package, Subscriber};
 
 /// How players' bytes are packaged: the same for every player, so once per frame and shard.
 pub struct Packager {
@@ -111,12 +106,25 @@ struct Connect {
 enum Role {
     /// Nothing yet, or nothing any more.
     Idle,
-    /// Control is asked whether it may publish.
-    Asking { request: RequestId, session: SessionKey, ticket: Ticket, key: StreamKey },
+    /// Control is asked whether it may.
+    Asking(Asking),
     /// It publishes.
     Publishing(Publishing),
     /// It plays, or waits for somebody to publish.
     Playing(Box<Playing>),
+}
+
+struct Asking {
+    request: RequestId,
+    session: SessionKey,
+    kind: Kind,
+    ticket: Ticket,
+    key: StreamKey,
+    /// When to stop waiting for control.
+    until: Instant,
+    /// What a player has said meanwhile: whether it pauses, and which of audio and video it wants.
+    paused: bool,
+    wants: (bool, bool),
 }
 
 struct Publishing {
@@ -180,18 +188,43 @@ impl Rtmp {
         }
     }
 
-    /// Takes bytes from the peer; tells how many frames and requests were in them.
+    /// Begins a turn in which so many messages are obeyed and no more.
+    pub fn begin_turn(&mut self, messages: u32) {
+        self.engine.begin_turn(messages);
+    }
+
+    /// True while bytes that came wait for the next turn.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.engine.has_more()
+    }
+
+    /// Takes bytes from the peer.
     ///
     /// # Errors
     /// Why the connection is to be closed, once what is in the output has been offered to the peer.
-    pub fn handle_bytes(&mut self, now: Instant, core: &mut Core, input: &[u8]) -> Result<usize, CloseReason> {
+    pub fn handle_bytes(&mut self, now: Instant, core: &mut Core, input: &[u8]) -> Result<(), CloseReason> {
         self.book(core, input.len() as u64, 0);
-        let result = self.engine.handle_bytes(now, input).map_err(reason_of);
-        let events = self.handle_events(now, core);
+        let result = self.engine.handle_bytes(now, input);
+        self.on_input(now, core);
+        result.map_err(reason_of)
+    }
+
+    /// Goes on with the bytes that the last turn left.
+    ///
+    /// # Errors
+    /// As for [`handle_bytes`](Self::handle_bytes).
+    pub fn handle_more(&mut self, now: Instant, core: &mut Core) -> Result<(), CloseReason> {
+        let result = self.engine.handle_more(now);
+        self.on_input(now, core);
+        result.map_err(reason_of)
+    }
+
+    fn on_input(&mut self, now: Instant, core: &mut Core) {
+        self.handle_events(now, core);
         let glitches = self.engine.glitches();
         core.glitches = core.glitches.wrapping_add(u64::from(glitches.wrapping_sub(self.glitches)));
         self.glitches = glitches;
-        result.map(|()| events)
     }
 
     /// Looks at the clock: the engine's deadlines, a player's wait, a session that stalls or is due to report.
@@ -215,7 +248,12 @@ impl Rtmp {
         let stall_after = core.settings.stall_after;
         let update_every = core.settings.update_every;
         match &mut self.role {
-            Role::Idle | Role::Asking { .. } => {}
+            Role::Asking(it) if it.until <= now => {
+                let reason = CloseReason::with(Reason::AuthUnavailable, "verdict_timeout");
+                self.engine.goodbye(refusal(reason, it.kind));
+                return Err(reason);
+            }
+            Role::Idle | Role::Asking(_) => {}
             Role::Publishing(it) => {
                 watch(now, core, it.session, it.last_frame_at, stall_after, &mut it.updated_at, update_every);
             }
@@ -253,16 +291,22 @@ impl Rtmp {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let own = match &self.role {
-            Role::Idle | Role::Asking { .. } => None,
+            Role::Idle => None,
+            Role::Asking(it) => Some(it.until),
             Role::Publishing(_) | Role::Playing(_) => Some(self.look_at),
         };
         self.engine.next_deadline().into_iter().chain(own).chain(self.last_words_until).min()
     }
 
-    /// True when the engine has refused the connection and its refusal is out: nothing more comes of it.
+    /// Why nothing more comes of the connection: the peer broke a rule, or the engine has refused it and the refusal is
+    /// out.
     #[must_use]
-    pub fn is_done(&mut self) -> bool {
-        self.engine.is_closing() && self.engine.output().is_empty()
+    pub fn end(&mut self) -> Option<CloseReason> {
+        if let Some(error) = self.engine.failure() {
+            return Some(reason_of(error));
+        }
+        let is_refused = self.engine.is_closing() && self.engine.output().is_empty();
+        is_refused.then(|| CloseReason::with(Reason::ProtocolError, "refused"))
     }
 
     /// True when bytes wait that no player's cursor brought.
@@ -280,7 +324,11 @@ impl Rtmp {
     /// True while it publishes or asks to.
     #[must_use]
     pub fn is_publisher(&self) -> bool {
-        matches!(self.role, Role::Publishing(_) | Role::Asking { .. })
+        match &self.role {
+            Role::Publishing(_) => true,
+            Role::Asking(it) => it.kind.is_source(),
+            Role::Idle | Role::Playing(_) => false,
+        }
     }
 
     /// Whether the connection's socket should be read now: not while media waits for a verdict, and not while a
@@ -310,21 +358,25 @@ impl Rtmp {
     }
 
     /// The answer to a question that was asked for this connection.
-    pub fn handle_verdict(
-        &mut self,
-        now: Instant,
-        core: &mut Core,
-        answered: Ticket,
-        verdict: Result<(), CloseReason>,
-    ) {
-        let (request, session, key) = match &self.role {
-            Role::Asking { request, session, ticket, key } if *ticket == answered => (*request, *session, key.clone()),
-            _ => return,
-        };
+    pub fn handle_verdict(&mut self, now: Instant, core: &mut Core, answered: Ticket, verdict: Verdict) {
+        let Role::Asking(Asking { request, session, kind, ticket, paused, wants, .. }) = self.role else { return };
+        if ticket != answered {
+            return;
+        }
         let Some(id) = core.sessions.facts(session).map(|facts| facts.id) else { return };
         match verdict {
-            Ok(()) => {
-                core.record(now, session, What::Authorized);
+            Ok(grant) if !kind.is_source() => {
+                core.authorize(now, session, grant.identity());
+                self.start_play(now, core, request, session, &grant.key);
+                self.on_receive(request, Some(wants.0), Some(wants.1));
+                if paused {
+                    self.on_pause(request, true);
+                }
+                self.handle_events(now, core);
+            }
+            Ok(grant) => {
+                core.authorize(now, session, grant.identity());
+                let key = grant.key;
                 let slot = core.streams.publish(now, &key, id);
                 self.role = Role::Publishing(Publishing {
                     request,
@@ -338,8 +390,13 @@ impl Rtmp {
                 self.engine.accept_publish(now, request);
                 self.handle_events(now, core);
             }
-            Err(reason) => {
-                self.engine.reject(request, refusal(reason, Kind::Publish));
+            Err(denied) => {
+                let reason = denied.reason;
+                let mut refusal = refusal(reason, kind);
+                if let Some(text) = &denied.text {
+                    refusal.description = text;
+                }
+                self.engine.reject_to(request, refusal, denied.redirect.as_deref());
                 self.role = Role::Idle;
                 core.record(now, session, What::Denied(reason));
                 self.ending = Some((session, reason));
@@ -362,10 +419,7 @@ impl Rtmp {
 
     /// Says goodbye before the owner closes: the peer's user reads why.
     pub fn say_goodbye(&mut self, reason: CloseReason) {
-        let kind = match self.role {
-            Role::Publishing(_) | Role::Asking { .. } => Kind::Publish,
-            Role::Playing(_) | Role::Idle => Kind::Play,
-        };
+        let kind = if self.is_publisher() { Kind::Publish } else { Kind::Play };
         self.engine.goodbye(refusal(reason, kind));
     }
 
@@ -386,213 +440,6 @@ impl Rtmp {
         }
     }
 
-    /// Writes what is due: the engine's own answers first, then the stream from the player's cursor on.
-    pub fn write(&mut self, now: Instant, core: &mut Core, wire: &mut dyn Wire) -> Flow {
-        match self.prepare(now, core) {
-            Due::GiveUp => return Flow::GiveUp,
-            Due::Nothing if self.engine.output().is_empty() => {
-                self.close_ending(now, core);
-                return Flow::Idle;
-            }
-            _ => {}
-        }
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let mut log_first = false;
-        let mut filled = 0;
-        let output = std::mem::take(self.engine.output());
-        let (offered, result) = {
-            let mut offered = 0_usize;
-            let live = match &self.role {
-                Role::Playing(it) => core.streams.get(it.slot).map(|entry| (&it.cursor, &entry.live)),
-                _ => None,
-            };
-            // An answer may not cut a chunk of the stream in two: the rest of a frame that is half out goes first.
-            if let Some((cursor, live)) = live {
-                let remainder = cursor.frame_remainder();
-                if remainder > 0 && !output.is_empty() {
-                    log_first = true;
-                    let max = remainder.min(WRITE_BYTES_MAX as u64);
-                    filled = cursor.slices(live, usize::try_from(max).unwrap_or(WRITE_BYTES_MAX), &mut slices);
-                }
-            }
-            if !log_first {
-                if !output.is_empty()
-                    && let Some(slot) = slices.first_mut()
-                {
-                    *slot = IoSlice::new(&output);
-                    filled = 1;
-                }
-                if let Some((cursor, live)) = live
-                    && let Some(rest) = slices.get_mut(filled..)
-                {
-                    filled = filled.saturating_add(cursor.slices(live, WRITE_BYTES_MAX, rest));
-                }
-            }
-            let slices = slices.get(..filled).unwrap_or_default();
-            for slice in slices {
-                offered = offered.saturating_add(slice.len());
-            }
-            if offered == 0 { (0, Sent::Bytes(0)) } else { (offered, wire.send(slices)) }
-        };
-        let sent = match result {
-            Sent::Bytes(sent) => sent,
-            Sent::Blocked => 0,
-            Sent::Gone => {
-                *self.engine.output() = output;
-                return Flow::Gone;
-            }
-        };
-        let sent_from_output = if log_first { 0 } else { sent.min(output.len()) };
-        self.restore(output, sent_from_output);
-        self.on_written(now, core, sent, sent.saturating_sub(sent_from_output), offered);
-        if sent < offered || result == Sent::Blocked {
-            return Flow::Blocked;
-        }
-        if self.engine.output().is_empty() {
-            self.close_ending(now, core);
-        }
-        // A player of one track gets a slice for each frame and may be owed more than fitted.
-        let has_more = log_first || offered >= WRITE_BYTES_MAX || filled == SLICES_MAX;
-        if has_more { Flow::More } else { Flow::Idle }
-    }
-
-    /// The first bytes that wait for a peer which takes none: what readiness is to be asked for with. Empty when
-    /// nothing waits.
-    pub fn with_first_waiting<R>(&mut self, core: &Core, use_it: impl FnOnce(&[u8]) -> R) -> R {
-        let mut slices = [IoSlice::new(&[]); 1];
-        if let Role::Playing(it) = &self.role
-            && let Some(entry) = core.streams.get(it.slot)
-            && (self.engine.output().is_empty() || it.cursor.frame_remainder() > 0)
-        {
-            let remainder = it.cursor.frame_remainder();
-            let max = if self.engine.output().is_empty() || remainder == 0 {
-                WRITE_BYTES_MAX
-            } else {
-                usize::try_from(remainder).unwrap_or(WRITE_BYTES_MAX)
-            };
-            it.cursor.slices(&entry.live, max, &mut slices);
-            let [first] = slices;
-            return use_it(&first);
-        }
-        use_it(self.engine.output())
-    }
-
-    /// Books `sent` bytes that went out through [`with_first_waiting`](Self::with_first_waiting).
-    pub fn handle_written(&mut self, now: Instant, core: &mut Core, sent: usize) {
-        let from_log = match &self.role {
-            Role::Playing(it) => self.engine.output().is_empty() || it.cursor.frame_remainder() > 0,
-            _ => false,
-        };
-        if from_log {
-            self.on_written(now, core, sent, sent, sent);
-        } else {
-            let output = std::mem::take(self.engine.output());
-            self.restore(output, sent);
-            self.on_written(now, core, sent, 0, sent);
-        }
-    }
-
-    /// The player's cursor after the clock and the window: jumps it where it fell out, sends headers where needed.
-    fn prepare(&mut self, now: Instant, core: &mut Core) -> Due {
-        let Role::Playing(it) = &mut self.role else { return Due::Nothing };
-        let Some(entry) = core.streams.get(it.slot) else { return Due::Nothing };
-        let mut due = it.cursor.due(&entry.live, core.streams.settings(), now);
-        let mut jumped = None;
-        if let Due::Jumped { dropped_frames, headers_changed } = due {
-            jumped = Some(dropped_frames);
-            if headers_changed {
-                it.headers = None;
-            }
-            due = it.cursor.due(&entry.live, core.streams.settings(), now);
-        }
-        let mut header_bytes = 0;
-        let mut header_frames = 0;
-        if let Due::Bytes(waiting) = due {
-            it.wait_until = None;
-            // Headers go into the engine's own output, which is written before the log: only at a frame's boundary.
-            if it.headers.is_none() && it.cursor.frame_remainder() == 0 {
-                let headers = entry.live.headers();
-                it.headers = Some(headers.generation);
-                let packager = Packager::new(&core.rtmp);
-                let at = it.cursor.timestamp_ms(&entry.live);
-                for frame in it.cursor.missing_headers(&entry.live) {
-                    let frame = Frame { timestamp_ms: at.unwrap_or(frame.timestamp_ms), ..frame.clone() };
-                    packager.package(&frame, self.engine.output());
-                    header_bytes += frame.payload.len() as u64;
-                    header_frames += 1;
-                }
-            }
-            // The counters of a player that keeps up are touched once a write, not twice.
-            if (waiting > it.queue_peak || header_frames > 0)
-                && let Some(counters) = core.sessions.counters_mut(it.session)
-            {
-                it.queue_peak = it.queue_peak.max(waiting);
-                counters.queue_peak_bytes = counters.queue_peak_bytes.max(waiting);
-                counters.tx_media_bytes += header_bytes;
-                counters.tx_frames += header_frames;
-            }
-        }
-        if let Some(dropped_frames) = jumped.filter(|dropped| *dropped > 0) {
-            let session = it.session;
-            if let Some(counters) = core.sessions.counters_mut(session) {
-                counters.overflows += 1;
-                counters.dropped_frames += dropped_frames;
-            }
-            core.dropped_frames += dropped_frames;
-            if core.sessions.state(session) == Some(State::Running) {
-                core.record(now, session, What::Overflowed { dropped_frames });
-            }
-        }
-        due
-    }
-
-    fn restore(&mut self, mut output: Vec<u8>, sent: usize) {
-        // An idle connection keeps no buffer: what is sent whole is freed rather than cleared.
-        if sent < output.len() {
-            output.drain(..sent);
-            *self.engine.output() = output;
-        }
-    }
-
-    fn on_written(&mut self, now: Instant, core: &mut Core, sent: usize, from_log: usize, offered: usize) {
-        let Role::Playing(it) = &mut self.role else { return self.book(core, 0, sent as u64) };
-        let session = it.session;
-        let mut written = Written::default();
-        let mut lag = 0;
-        if let Some(entry) = core.streams.get(it.slot) {
-            if from_log > 0 {
-                it.last_write_at = now;
-                written = it.cursor.on_written(&entry.live, from_log as u64);
-            }
-            lag = it.cursor.lag_bytes(&entry.live);
-        }
-        let mut delivered = 0;
-        if let Some(counters) = core.sessions.counters_mut(session) {
-            counters.tx_bytes += sent as u64;
-            counters.tx_frames += written.frames;
-            counters.tx_media_bytes += written.media_bytes;
-            delivered = counters.tx_media_bytes;
-        }
-        if sent < offered {
-            if sent > 0 || it.blocked_since.is_none() {
-                it.blocked_since = Some(now);
-            }
-            core.sessions.set_queue(session, lag);
-        } else if it.blocked_since.take().is_some() {
-            core.sessions.set_queue(session, 0);
-        }
-        if from_log == 0 {
-            return;
-        }
-        match core.sessions.state(session) {
-            Some(State::Establishing) if delivered >= core.settings.play_started_bytes => {
-                core.record(now, session, What::Started);
-            }
-            Some(State::Stalling) => core.record(now, session, What::Recovered),
-            _ => {}
-        }
-    }
-
     fn book(&mut self, core: &mut Core, rx: u64, tx: u64) {
         if let Some(counters) = self.session().and_then(|session| core.sessions.counters_mut(session)) {
             counters.rx_bytes += rx;
@@ -606,16 +453,14 @@ impl Rtmp {
     fn session(&self) -> Option<SessionKey> {
         match &self.role {
             Role::Idle => self.ending.map(|(session, _)| session),
-            Role::Asking { session, .. } => Some(*session),
+            Role::Asking(it) => Some(it.session),
             Role::Publishing(it) => Some(it.session),
             Role::Playing(it) => Some(it.session),
         }
     }
 
-    fn handle_events(&mut self, now: Instant, core: &mut Core) -> usize {
-        let mut count = 0;
+    fn handle_events(&mut self, now: Instant, core: &mut Core) {
         while let Some(event) = self.engine.poll_event() {
-            count += 1;
             match event {
                 ServerEvent::Frame(frame) => self.on_frame(now, core, frame),
                 ServerEvent::Connect(info) => self.on_connect(now, core, *info),
@@ -626,15 +471,7 @@ impl Rtmp {
                     self.on_request(now, core, Kind::Play, request, &stream, query.as_deref());
                 }
                 ServerEvent::Ended(request) => self.on_ended(now, core, request),
-                ServerEvent::Pause(request, paused) => {
-                    if let Role::Playing(it) = &mut self.role
-                        && it.request == request
-                    {
-                        it.cursor.pause(paused);
-                        // A paused player waits because it wants to.
-                        it.wait_until = None;
-                    }
-                }
+                ServerEvent::Pause(request, paused) => self.on_pause(request, paused),
                 ServerEvent::ReceiveAudio(request, wanted) => self.on_receive(request, Some(wanted), None),
                 ServerEvent::ReceiveVideo(request, wanted) => self.on_receive(request, None, Some(wanted)),
             }
@@ -642,15 +479,29 @@ impl Rtmp {
         if self.engine.is_closing() && self.last_words_until.is_none() {
             self.last_words_until = Some(now + LAST_WORDS);
         }
-        count
     }
 
     fn on_receive(&mut self, request: RequestId, audio: Option<bool>, video: Option<bool>) {
-        if let Role::Playing(it) = &mut self.role
-            && it.request == request
-        {
-            it.wants = (audio.unwrap_or(it.wants.0), video.unwrap_or(it.wants.1));
-            it.cursor.set_tracks(it.wants.0, it.wants.1);
+        let wants = |before: (bool, bool)| (audio.unwrap_or(before.0), video.unwrap_or(before.1));
+        match &mut self.role {
+            Role::Playing(it) if it.request == request => {
+                it.wants = wants(it.wants);
+                it.cursor.set_tracks(it.wants.0, it.wants.1);
+            }
+            Role::Asking(it) if it.request == request => it.wants = wants(it.wants),
+            _ => {}
+        }
+    }
+
+    fn on_pause(&mut self, request: RequestId, paused: bool) {
+        match &mut self.role {
+            Role::Playing(it) if it.request == request => {
+                it.cursor.pause(paused);
+                // A paused player waits because it wants to.
+                it.wait_until = None;
+            }
+            Role::Asking(it) if it.request == request => it.paused = paused,
+            _ => {}
         }
     }
 
@@ -745,9 +596,16 @@ impl Rtmp {
         };
         let key = StreamKey::new(&vhost, &connect.app, &name);
         let query = join_queries(connect.info.query.as_deref(), query);
-        let asked =
-            Request { kind, protocol: Protocol::Rtmp, key: key.clone(), remote: self.remote, query: query.clone() };
-        if let Decision::Deny(reason) = core.decide(now, &asked) {
+        let asked = Request {
+            kind,
+            protocol: Protocol::Rtmp,
+            key: key.clone(),
+            remote: self.remote,
+            local: self.local,
+            query: query.clone(),
+        };
+        let decision = core.decide(now, &asked);
+        if let Decision::Deny(reason) = decision {
             self.engine.reject(request, refusal(reason, kind));
             return self.refuse_attempt(now, core, Some(kind), reason);
         }
@@ -776,18 +634,19 @@ impl Rtmp {
         if let Some(counters) = core.sessions.counters_mut(session) {
             (counters.rx_bytes, counters.tx_bytes) = std::mem::take(&mut self.unbooked);
         }
-        match kind {
-            Kind::Publish | Kind::Ingest => {
-                let Some(facts) = core.sessions.facts(session).map(Arc::clone) else { return };
-                let ticket = core.ask_publish(facts, self.me);
-                self.role = Role::Asking { request, session, ticket, key };
-            }
-            Kind::Play | Kind::Push => self.start_play(now, core, request, session, &key),
+        // Who publishes a stream only control knows; who plays it, often the shard alone decides.
+        if decision == Decision::Allow && !kind.is_source() {
+            core.record(now, session, What::Authorized);
+            return self.start_play(now, core, request, session, &key);
         }
+        let Some(facts) = core.sessions.facts(session).map(Arc::clone) else { return };
+        let ticket = core.ask(facts, self.me);
+        let until = now + VERDICT_TIMEOUT;
+        let (paused, wants) = (false, (true, true));
+        self.role = Role::Asking(Asking { request, session, kind, ticket, key, until, paused, wants });
     }
 
     fn start_play(&mut self, now: Instant, core: &mut Core, request: RequestId, session: SessionKey, key: &StreamKey) {
-        core.record(now, session, What::Authorized);
         self.engine.accept_play(now, request);
         let slot = core.streams.open(now, key);
         if core.streams.subscribe(slot, self.me) {
@@ -817,7 +676,7 @@ impl Rtmp {
     fn on_ended(&mut self, now: Instant, core: &mut Core, ended: RequestId) {
         let request = match &self.role {
             Role::Idle => return,
-            Role::Asking { request, .. } => *request,
+            Role::Asking(it) => it.request,
             Role::Publishing(it) => it.request,
             Role::Playing(it) => it.request,
         };
@@ -836,10 +695,11 @@ impl Rtmp {
         self.ending = self.session().map(|session| (session, Reason::InternalError.into()));
         match std::mem::replace(&mut self.role, Role::Idle) {
             Role::Idle => {}
-            Role::Asking { session, ticket, key, .. } => {
-                core.take_ticket(ticket);
-                post_left(core, session, key);
-                self.role = Role::Idle;
+            Role::Asking(it) => {
+                core.take_ticket(it.ticket);
+                if it.kind.is_source() {
+                    post_left(core, it.session, it.key);
+                }
             }
             Role::Publishing(it) => {
                 if let Some(id) = core.sessions.facts(it.session).map(|facts| facts.id) {
@@ -848,25 +708,6 @@ impl Rtmp {
                 post_left(core, it.session, it.key);
             }
             Role::Playing(it) => core.streams.unsubscribe(now, it.slot, self.me),
-        }
-    }
-
-    /// A play that ends in the middle of a frame: the rest of the frame goes before the answers, or they would be read
-    /// as part of it.
-    fn keep_remainder(&mut self, core: &mut Core) {
-        let Role::Playing(it) = &self.role else { return };
-        let left = usize::try_from(it.cursor.frame_remainder()).unwrap_or(usize::MAX);
-        let Some(entry) = core.streams.get(it.slot).filter(|_| left > 0) else { return };
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let filled = it.cursor.slices(&entry.live, left, &mut slices);
-        let mut rest: Vec<u8> = slices.iter().take(filled).flat_map(|slice| slice.iter().copied()).collect();
-        let bytes = rest.len() as u64;
-        let written = it.cursor.clone().on_written(&entry.live, bytes);
-        rest.append(self.engine.output());
-        *self.engine.output() = rest;
-        if let Some(counters) = core.sessions.counters_mut(it.session) {
-            counters.tx_frames += written.frames;
-            counters.tx_media_bytes += written.media_bytes;
         }
     }
 
@@ -891,6 +732,10 @@ impl Rtmp {
 
 /// A configuration that comes within the first frames is part of the start.
 const FIRST_HEADERS_FRAMES: u64 = 8;
+
+/// How long control may take to answer: longer than it waits for any back end, so that this ends only what control has
+/// lost sight of.
+const VERDICT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a refused peer may take to read why.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -966,7 +811,7 @@ fn bad_name(error: NameError) -> CloseReason {
     )
 }
 
-fn refusal_bad_name(kind: Kind) -> Refusal {
+fn refusal_bad_name(kind: Kind) -> Refusal<'static> {
     Refusal {
         code: if kind == Kind::Publish { "NetStream.Publish.BadName" } else { "NetStream.Play.Failed" },
         description: "The name is not allowed.",
@@ -974,7 +819,7 @@ fn refusal_bad_name(kind: Kind) -> Refusal {
 }
 
 /// What the peer's user reads for a reason.
-fn refusal(reason: CloseReason, kind: Kind) -> Refusal {
+fn refusal(reason: CloseReason, kind: Kind) -> Refusal<'static> {
     let publish = kind == Kind::Publish;
     let description = match reason.reason {
         Reason::DuplicatePublish => {
@@ -986,7 +831,11 @@ fn refusal(reason: CloseReason, kind: Kind) -> Refusal {
         Reason::Replaced => "Another publisher took the stream over.",
         Reason::Banned => "You have been refused for some time.",
         Reason::Kicked => "The session was ended by the operator.",
-        Reason::AuthDenied | Reason::IpDenied => "You are not allowed to do this.",
+        Reason::AuthDenied | Reason::IpDenied | Reason::ReauthDenied => "You are not allowed to do this.",
+        Reason::AuthUnavailable => "Nobody could decide whether you may; try again later.",
+        Reason::TokenExpired => "Your token has expired.",
+        Reason::MaxDuration => "The session lasted as long as it may.",
+        Reason::BitrateExceeded => "You send more than you may.",
         Reason::ConcurrencyLimit => "Too many sessions at once.",
         Reason::LimitExceeded => "A limit of this server was exceeded.",
         Reason::Drain => {
@@ -998,11 +847,20 @@ fn refusal(reason: CloseReason, kind: Kind) -> Refusal {
         Reason::SlowConsumer => "You receive too slowly for this stream.",
         Reason::StreamEnded => "The stream has ended.",
         Reason::Overload => "The server is overloaded; try again later.",
+        Reason::ConfigChanged => "The rules of this server have changed.",
         Reason::InternalError => "The server failed on this connection.",
         _ => "The session was ended by the server.",
     };
     let code = match (reason.reason, publish) {
-        (Reason::Banned | Reason::AuthDenied | Reason::IpDenied, true) => "NetStream.Publish.Denied",
+        (
+            Reason::Banned
+            | Reason::AuthDenied
+            | Reason::AuthUnavailable
+            | Reason::ReauthDenied
+            | Reason::TokenExpired
+            | Reason::IpDenied,
+            true,
+        ) => "NetStream.Publish.Denied",
         (_, true) => "NetStream.Publish.Failed",
         (_, false) => "NetStream.Play.Failed",
     };

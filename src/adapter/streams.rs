@@ -1,6 +1,7 @@
 //! The streams of a shard: those published here, and those that others publish and somebody here watches.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -22,6 +23,8 @@ const UNSUBSCRIBE_AFTER: Duration = Duration::from_secs(5);
 pub struct Entry {
     /// The stream.
     pub live: Live,
+    /// The rules that it began with.
+    pub settings: Arc<Settings>,
     /// Its publisher, when that is here.
     pub publisher: Option<SessionId>,
     /// Where frames come from when the publisher is on another shard.
@@ -51,7 +54,7 @@ pub enum Expired {
 pub struct Streams {
     entries: Slab<Entry>,
     by_key: HashMap<StreamKey, usize>,
-    settings: Settings,
+    settings: Arc<Settings>,
     dirty: Vec<StreamSlot>,
     /// Streams whose frames come from another shard.
     inbound: Vec<StreamSlot>,
@@ -69,7 +72,7 @@ impl Streams {
         Self {
             entries: Slab::new(),
             by_key: HashMap::new(),
-            settings,
+            settings: Arc::new(settings),
             dirty: Vec::new(),
             inbound: Vec::new(),
             rung: Vec::new(),
@@ -78,10 +81,14 @@ impl Streams {
         }
     }
 
-    /// The rules.
-    #[must_use]
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    /// Puts other rules in force for streams that begin from now on. What a log holds and how far a player may lag in it
+    /// belong together, so a stream keeps the rules that it began with; but all parts of the server must agree on the
+    /// resume window, so that one changes for every stream.
+    pub fn configure(&mut self, settings: Settings) {
+        for (_, entry) in &mut self.entries {
+            entry.live.set_resume_window(settings.resume_window);
+        }
+        self.settings = Arc::new(settings);
     }
 
     /// The stream in a slot.
@@ -103,6 +110,7 @@ impl Streams {
         }
         let index = self.entries.insert(Entry {
             live: Live::new(key.clone(), &self.settings, now),
+            settings: Arc::clone(&self.settings),
             publisher: None,
             inbound: None,
             relays: Vec::new(),

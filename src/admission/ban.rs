@@ -7,17 +7,37 @@ use std::time::Instant;
 use crate::admission::{Request, Settings};
 use crate::names::{Kind, StreamKey};
 
-/// One ban: an address in one role on one stream, until an instant.
+/// One ban: who, and until when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ban {
-    /// Whose.
-    pub address: IpAddr,
-    /// In which role.
-    pub kind: Kind,
-    /// On which stream.
-    pub key: StreamKey,
+    /// Whom.
+    pub whom: Whom,
     /// Until when.
     pub until: Instant,
+}
+
+/// Whom a ban concerns: an address, everywhere or in one role, on every stream or on one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Whom {
+    /// Whose.
+    pub address: IpAddr,
+    /// In which role; `None` in any.
+    pub kind: Option<Kind>,
+    /// On which stream; `None` on any.
+    pub key: Option<StreamKey>,
+}
+
+impl Whom {
+    /// The peer at `address` in one role on one stream.
+    #[must_use]
+    pub fn exactly(address: IpAddr, kind: Kind, key: StreamKey) -> Self {
+        Self { address, kind: Some(kind), key: Some(key) }
+    }
+
+    /// The same with its address written in the one way that is compared.
+    fn canonical(self) -> Self {
+        Self { address: self.address.to_canonical(), ..self }
+    }
 }
 
 /// The bans in force, bounded; looked up in constant time.
@@ -27,14 +47,11 @@ pub struct Ban {
 pub struct Bans {
     max: usize,
     /// By whom it concerns. The names in the key come from peers, so the hash is the seeded one of std.
-    until: HashMap<Subject, Place>,
+    until: HashMap<Whom, Place>,
     /// The same bans by when they end.
-    ends: BTreeMap<Place, Subject>,
+    ends: BTreeMap<Place, Whom>,
     inserted: u64,
 }
-
-/// Whom a ban concerns.
-type Subject = (IpAddr, Kind, StreamKey);
 
 /// When a ban ends, and the count of insertions that tells apart those which end together.
 type Place = (Instant, u64);
@@ -62,8 +79,8 @@ impl Bans {
         if ban.until <= now || self.max == 0 {
             return;
         }
-        let subject = (ban.address.to_canonical(), ban.kind, ban.key);
-        match self.until.get(&subject) {
+        let whom = ban.whom.canonical();
+        match self.until.get(&whom) {
             Some((until, _)) if *until >= ban.until => return,
             Some(place) => {
                 self.ends.remove(place);
@@ -78,23 +95,46 @@ impl Bans {
         }
         let place = (ban.until, self.inserted);
         self.inserted += 1;
-        self.ends.insert(place, subject.clone());
-        self.until.insert(subject, place);
+        self.ends.insert(place, whom.clone());
+        self.until.insert(whom, place);
     }
 
-    /// Lifts one.
-    pub fn remove(&mut self, address: IpAddr, kind: Kind, key: &StreamKey) {
-        if let Some(place) = self.until.remove(&(address.to_canonical(), kind, key.clone())) {
+    /// Lifts one; true if there was one. A ban of a peer everywhere is not lifted by lifting it on one stream.
+    pub fn remove(&mut self, whom: &Whom) -> bool {
+        let place = self.until.remove(&whom.clone().canonical());
+        if let Some(place) = place {
             self.ends.remove(&place);
         }
+        place.is_some()
+    }
+
+    /// The bans held, those that end first first.
+    pub fn iter(&self) -> impl Iterator<Item = (&Whom, Instant)> {
+        self.ends.iter().map(|((until, _), whom)| (whom, *until))
     }
 
     /// True while `request` is banned.
     #[must_use]
     pub fn is_banned(&self, now: Instant, request: &Request) -> bool {
+        if self.until.is_empty() {
+            return false;
+        }
         // Cloning a key counts a reference; nothing is copied.
-        let subject = (request.remote.ip().to_canonical(), request.kind, request.key.clone());
-        self.until.get(&subject).is_some_and(|(until, _)| now < *until)
+        let mut whom = Whom::exactly(request.remote.ip().to_canonical(), request.kind, request.key.clone());
+        let is_held = |whom: &Whom| self.until.get(whom).is_some_and(|(until, _)| now < *until);
+        if is_held(&whom) {
+            return true;
+        }
+        whom.kind = None;
+        if is_held(&whom) {
+            return true;
+        }
+        whom.key = None;
+        if is_held(&whom) {
+            return true;
+        }
+        whom.kind = Some(request.kind);
+        is_held(&whom)
     }
 
     /// Forgets what has ended; bounded work per call.

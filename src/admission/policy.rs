@@ -1,39 +1,48 @@
 //! What a shard can decide by itself, at once.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::admission::{Access, Bans, Decision, Request, Settings};
-use crate::names::Kind;
+use crate::admission::gate::Passage;
+use crate::admission::{Bans, Decision, Gate, Request};
 use crate::session::{CloseReason, Reason};
 
-/// The local rules of a shard: bans and the static profile. (Publishing has a second question, who owns
-/// the stream, which only control can answer.)
+/// The local rules of a shard: bans and the gate. (Publishing has a second question, who owns the stream, which only
+/// control can answer.)
 pub struct Policy {
-    /// The rules.
-    pub settings: Settings,
+    /// Address rules and the profile; one for all shards.
+    pub gate: Arc<Gate>,
     /// Who must not come back yet.
     pub bans: Bans,
 }
 
 impl Policy {
-    /// Bans first, then the profile. The detail of a refusal is the key of the setting that made it.
+    /// Bans first, then the gate. A server without token rules, hooks and limits never answers
+    /// [`Ask`](Decision::Ask).
     #[must_use]
     pub fn decide(&self, now: Instant, request: &Request) -> Decision {
         if self.bans.is_banned(now, request) {
             return Decision::Deny(Reason::Banned.into());
         }
-        let (access, setting) = match request.kind {
-            Kind::Publish => (self.settings.publish, "admission.publish"),
-            Kind::Play => (self.settings.play, "admission.play"),
-            // We went to the peer: whoever configured that has already decided.
-            Kind::Ingest | Kind::Push => return Decision::Allow,
-        };
-        match access {
-            Access::Open => Decision::Allow,
-            // A dual-stack listener sees 127.0.0.1 as ::ffff:127.0.0.1.
-            Access::Loopback if request.remote.ip().to_canonical().is_loopback() => Decision::Allow,
-            Access::Loopback => Decision::Deny(CloseReason::with(Reason::IpDenied, setting)),
-            Access::Deny => Decision::Deny(CloseReason::with(Reason::AuthDenied, setting)),
+        match self.gate.passage(request.kind, &request.key, request.remote, request.local) {
+            Passage::Refused(reason) => Decision::Deny(reason),
+            Passage::Asked => Decision::Ask,
+            Passage::Free if self.gate.has_limits(request.kind) => Decision::Ask,
+            Passage::Free => Decision::Allow,
+        }
+    }
+
+    /// Why a session that passed the `old` gate may not stay behind the one of now; `None` when it may, and when the old
+    /// one had refused it too, so that it was not that which let it in. The detail is the key of the setting that
+    /// changed its mind.
+    #[must_use]
+    pub fn turned_away_since(&self, old: &Gate, request: &Request) -> Option<CloseReason> {
+        let passage = |gate: &Gate| gate.passage(request.kind, &request.key, request.remote, request.local);
+        match (passage(old), passage(&self.gate)) {
+            (Passage::Free | Passage::Asked, Passage::Refused(CloseReason { detail, .. })) => {
+                Some(CloseReason::with(Reason::ConfigChanged, detail))
+            }
+            _ => None,
         }
     }
 }

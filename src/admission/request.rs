@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::names::{Kind, Protocol, StreamKey};
-use crate::session::CloseReason;
+use crate::session::{CloseReason, Facts};
 
 /// Who asks for what.
 #[derive(Clone, Debug)]
@@ -16,8 +16,25 @@ pub struct Request {
     pub key: StreamKey,
     /// From where.
     pub remote: SocketAddr,
+    /// To where: our end, by which a rule knows the listener.
+    pub local: SocketAddr,
     /// The query string, where tokens travel.
     pub query: Option<Box<str>>,
+}
+
+impl Request {
+    /// The question that a session is the answer to.
+    #[must_use]
+    pub fn of(facts: &Facts) -> Self {
+        Self {
+            kind: facts.kind,
+            protocol: facts.protocol,
+            key: facts.key.clone(),
+            remote: facts.remote,
+            local: facts.local,
+            query: facts.query.clone(),
+        }
+    }
 }
 
 /// A question that is still open; its answer quotes it.
@@ -31,4 +48,7 @@ pub enum Decision {
     Allow,
     /// They may not, and why.
     Deny(CloseReason),
+    /// A shard cannot say: tokens, hooks or limits hold for this app and kind, and [`crate::admission::Desk`] knows
+    /// those.
+    Ask,
 }

@@ -4,7 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use crate::control::{CommandError, Handle, Terminate, Terminated, View};
+use crate::admission::{Ban, Whom};
+use crate::control::{CommandError, Dependencies, Handle, Terminate, Terminated, View};
 use crate::event::{Cursor, Recorded};
 
 /// A future that control works on.
@@ -16,6 +17,12 @@ pub trait Backend: Send + Sync + 'static {
     fn read(&self, read: &mut dyn FnMut(&View));
     /// Ends sessions.
     fn terminate(&self, what: Terminate) -> Answer<'_, Result<Terminated, CommandError>>;
+    /// Bans a peer and ends what it has here.
+    fn ban(&self, ban: Ban) -> Answer<'_, Result<Terminated, CommandError>>;
+    /// Lifts a ban; false when there was none.
+    fn unban(&self, whom: Whom) -> Answer<'_, Result<bool, CommandError>>;
+    /// How those are on whom control depends.
+    fn dependencies(&self) -> Dependencies;
     /// Begins a drain.
     fn drain(&self, over: Duration);
     /// A place in the order of events.
@@ -31,6 +38,18 @@ impl Backend for Handle {
 
     fn terminate(&self, what: Terminate) -> Answer<'_, Result<Terminated, CommandError>> {
         Box::pin(Handle::terminate(self, what))
+    }
+
+    fn ban(&self, ban: Ban) -> Answer<'_, Result<Terminated, CommandError>> {
+        Box::pin(Handle::ban(self, ban))
+    }
+
+    fn unban(&self, whom: Whom) -> Answer<'_, Result<bool, CommandError>> {
+        Box::pin(Handle::unban(self, whom))
+    }
+
+    fn dependencies(&self) -> Dependencies {
+        Handle::dependencies(self)
     }
 
     fn drain(&self, over: Duration) {

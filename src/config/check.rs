@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use crate::admission::settings::Access;
 use crate::config::log::parse_level;
 use crate::config::{Config, Problem, Severity};
+use crate::names::Kind;
 
 /// How the numbers of a [`Rule`] are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,11 +219,28 @@ pub fn check(config: &Config) -> Vec<Problem> {
         let key = if error.field.starts_with("api.tokens") { "api.tokens" } else { &error.field };
         problems.push(Problem::error(key, error.message.clone()));
     }
+    // What the rooms know of their own settings beyond ranges.
+    if let Err(error) = config.admission.check() {
+        problems.push(Problem::error(key_of(&error.field), error.to_string()));
+    }
+    if let Err(error) = config.hook.check() {
+        problems.push(Problem::error(key_of(&error.field), error.to_string()));
+    }
+    if config.ledger.directory.is_empty() && config.hook.tell.iter().any(|tell| tell.enabled) {
+        let message =
+            "needs a ledger, or what is still to be told would be lost with the process; set ledger.directory";
+        problems.push(Problem::error("hook.tell", message));
+    }
     contradictions(config, &mut problems);
     if let Err(message) = parse_level(&config.log.level) {
         problems.push(Problem::error("log.level", message));
     }
     problems
+}
+
+/// The key that stands in the file for a field that a room names: `hook.ask[1].url` is in `hook.ask`.
+fn key_of(field: &str) -> &str {
+    field.split_once('[').map_or(field, |(list, _)| list)
 }
 
 /// The shortest token: 128 bits in base64 (AP-02 and the security defaults).
@@ -291,7 +309,7 @@ fn contradictions(config: &Config, problems: &mut Vec<Problem>) {
     let Config { shard, rtmp, stream, admission, .. } = config;
     let mut warn = |key: &str, message: String| problems.push(Problem::warning(key, message));
 
-    if admission.publish == Access::Deny {
+    if admission.publish == Access::Deny && !config.is_decided(Kind::Publish) {
         warn(
             "admission.publish",
             "is `deny` and no rule or hook allows anybody, so nobody may publish; write `publish = \"open\"` or \
@@ -299,7 +317,7 @@ fn contradictions(config: &Config, problems: &mut Vec<Problem>) {
                 .into(),
         );
     }
-    if admission.play == Access::Deny {
+    if admission.play == Access::Deny && !config.is_decided(Kind::Play) {
         warn(
             "admission.play",
             "is `deny` and no rule or hook allows anybody, so nobody may play; write `play = \"open\"`".into(),

@@ -8,6 +8,7 @@ pub mod check;
 pub mod load;
 pub mod log;
 pub mod problem;
+pub mod reload;
 
 pub use load::{Loaded, Origin, Overrides, load};
 pub use log::Settings as LogSettings;
@@ -17,7 +18,9 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::admission::settings::Access;
+use crate::admission::gate::is_kind;
+use crate::admission::settings::{Access, AddressRule, Effect};
+use crate::names::Kind;
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +36,9 @@ pub struct Config {
     pub sessions: crate::adapter::Settings,
     /// Who may.
     pub admission: crate::admission::Settings,
-    /// The durable record of sessions.
+    /// The calls that we make: to ask, and to tell.
+    pub hook: crate::hook::Settings,
+    /// The durable record.
     pub ledger: crate::ledger::Settings,
     /// The read model.
     pub control: crate::control::Settings,
@@ -52,6 +57,19 @@ impl Config {
         config.admission.publish = Access::Open;
         config.admission.play = Access::Open;
         config
+    }
+
+    /// True when a rule or a hook decides about sessions of this kind on some app, whatever the profile says of the
+    /// rest.
+    #[must_use]
+    pub fn is_decided(&self, kind: Kind) -> bool {
+        let admission = &self.admission;
+        let opens = |rule: &AddressRule| rule.effect != Effect::Deny && is_kind(&rule.kinds, kind);
+        admission.rules.iter().any(opens)
+            || admission.keys.iter().any(|rule| is_kind(&rule.kinds, kind))
+            || admission.signed.iter().any(|rule| is_kind(&rule.kinds, kind))
+            || admission.jwt.iter().any(|rule| is_kind(&rule.kinds, kind))
+            || self.hook.ask.iter().any(|hook| is_kind(&hook.kinds, kind))
     }
 
     /// True when at least one RTMP listener can be reached from other machines.

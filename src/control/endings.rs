@@ -4,17 +4,17 @@
 //! a peer that comes straight back is refused wherever it lands, and only then has the sessions closed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::admission::Ban;
+use crate::admission::{Ban, Whom};
 use crate::control::registry::OrderIds;
 use crate::control::view::SessionRow;
-use crate::control::{CommandError, Terminate, Terminated, View};
-use crate::names::{Kind, SessionId, ShardId, StreamKey};
+use crate::control::{CommandError, Filter, Terminate, Terminated, View};
+use crate::names::{SessionId, ShardId};
+use crate::session::Reason;
 use crate::shard::mail::{OrderId, ToShard};
 
 /// The most ids or bans in one message: a shard carries one out within a millisecond.
@@ -32,6 +32,8 @@ pub struct Endings {
     order_timeout: Duration,
     pending: HashMap<u64, Ending>,
     orders: HashMap<OrderId, u64>,
+    /// Bans made and not yet taken for the record.
+    made: Vec<Ban>,
     count: u64,
 }
 
@@ -40,7 +42,7 @@ struct Ending {
     outcome: Terminated,
     /// Every session that matched, by the shard that has it.
     targets: BTreeMap<ShardId, Vec<SessionId>>,
-    banned: HashSet<(IpAddr, Kind, StreamKey)>,
+    banned: HashSet<Whom>,
     stage: Stage,
     /// Orders of this stage without an answer.
     waiting: HashSet<OrderId>,
@@ -60,7 +62,7 @@ impl Endings {
     /// Nothing under way.
     #[must_use]
     pub fn new(order_timeout: Duration) -> Self {
-        Self { order_timeout, pending: HashMap::new(), orders: HashMap::new(), count: 0 }
+        Self { order_timeout, pending: HashMap::new(), orders: HashMap::new(), made: Vec::new(), count: 0 }
     }
 
     /// Begins one. `shards` are those that run; mail for them is appended to `out`.
@@ -94,17 +96,8 @@ impl Endings {
         }
         outcome.banned = banned.len();
         let until = now + ban_for.unwrap_or_default();
-        let ban = |(address, kind, key): &(IpAddr, Kind, StreamKey)| Ban {
-            address: *address,
-            kind: *kind,
-            key: key.clone(),
-            until,
-        };
-        let bans: Vec<Ban> = banned.iter().map(ban).collect();
-
-        self.count += 1;
-        let number = self.count;
-        let mut ending = Ending {
+        let bans = banned.iter().map(|whom| Ban { whom: whom.clone(), until }).collect();
+        let ending = Ending {
             what,
             outcome,
             targets,
@@ -115,6 +108,58 @@ impl Endings {
             late: false,
             reply,
         };
+        self.start(now, view, shards, ending, bans, ids, out);
+    }
+
+    /// Bans one peer, and ends what it has here.
+    pub fn ban(
+        &mut self,
+        now: Instant,
+        view: &View,
+        shards: &[ShardId],
+        ban: Ban,
+        reply: Reply,
+        ids: &mut OrderIds,
+        out: &mut Vec<(ShardId, ToShard)>,
+    ) {
+        let what = Terminate {
+            filter: Filter::default(),
+            reason: Reason::Banned.into(),
+            ban_for: Some(ban.until.saturating_duration_since(now)),
+            dry_run: false,
+        };
+        let ending = Ending {
+            what,
+            outcome: Terminated { banned: 1, ..Terminated::default() },
+            targets: BTreeMap::new(),
+            banned: HashSet::from([ban.whom.clone()]),
+            stage: Stage::Banning,
+            waiting: HashSet::new(),
+            deadline: now + self.order_timeout,
+            late: false,
+            reply,
+        };
+        self.start(now, view, shards, ending, vec![ban], ids, out);
+    }
+
+    /// Bans made since the last call, for the record.
+    pub fn take_made(&mut self) -> Vec<Ban> {
+        std::mem::take(&mut self.made)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the parts of control that it works on")]
+    fn start(
+        &mut self,
+        now: Instant,
+        view: &View,
+        shards: &[ShardId],
+        mut ending: Ending,
+        bans: Vec<Ban>,
+        ids: &mut OrderIds,
+        out: &mut Vec<(ShardId, ToShard)>,
+    ) {
+        self.count += 1;
+        let number = self.count;
         for batch in bans.chunks(BATCH) {
             let batch: Arc<[Ban]> = batch.into();
             for &shard in shards {
@@ -124,6 +169,7 @@ impl Endings {
                 out.push((shard, ToShard::Ban { order, bans: batch.clone() }));
             }
         }
+        self.made.extend(bans);
         self.pending.insert(number, ending);
         self.advance(now, number, view, ids, out);
     }
@@ -207,6 +253,16 @@ impl Endings {
 }
 
 impl Ending {
+    /// True for a session whose peer is banned, exactly or altogether.
+    fn concerns(&self, row: &SessionRow) -> bool {
+        let exactly = whom(row);
+        let Whom { address, kind, key } = exactly.clone();
+        self.banned.contains(&exactly)
+            || self.banned.contains(&Whom { address, kind: None, key: key.clone() })
+            || self.banned.contains(&Whom { address, kind, key: None })
+            || self.banned.contains(&Whom { address, kind: None, key: None })
+    }
+
     /// A banned peer may have come in on a shard that did not know the ban yet. Its opening was reported before
     /// that shard's answer, so it is in the view by now.
     fn add_those_that_slipped_in(&mut self, view: &View) {
@@ -215,7 +271,7 @@ impl Ending {
         }
         let known: HashSet<SessionId> = self.targets.values().flatten().copied().collect();
         for row in view.select(&self.what.filter) {
-            if !known.contains(&row.facts.id) && self.banned.contains(&whom(row)) {
+            if !known.contains(&row.facts.id) && self.concerns(row) {
                 self.outcome.matched += 1;
                 if self.outcome.ids.len() < NAMED_MAX {
                     self.outcome.ids.push(row.facts.id);
@@ -227,8 +283,8 @@ impl Ending {
 }
 
 /// Whom a ban of this session's peer names.
-fn whom(row: &SessionRow) -> (IpAddr, Kind, StreamKey) {
-    (row.facts.remote.ip().to_canonical(), row.facts.kind, row.facts.key.clone())
+fn whom(row: &SessionRow) -> Whom {
+    Whom::exactly(row.facts.remote.ip().to_canonical(), row.facts.kind, row.facts.key.clone())
 }
 
 #[cfg(test)]

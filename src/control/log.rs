@@ -24,7 +24,7 @@ pub async fn run(handle: Handle) {
     let mut cursor = handle.subscribe(None);
     let mut lines = 0u32;
     loop {
-        let (missed, recorded) = handle.next_event(&mut cursor).await;
+        let (missed, recorded) = handle.next_happened(&mut cursor).await;
         if missed > 0 {
             warn!(missed, "events_missed");
         }

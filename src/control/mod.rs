@@ -5,18 +5,22 @@
 //!
 //! [`Control::run`] is the task behind the handles. It reads the shards' mail from a [`Mailbox`], and has its
 //! parts decide: the [`registry`] who publishes what and which shards are connected, [`endings`] how sessions are
-//! ended, the [`model`] what the view shows, [`rates`] how fast bytes move. The parts know neither clock nor
+//! ended, [`reloads`] how new rules reach every shard, the [`model`] what the view shows, [`rates`] how fast bytes move. The parts know neither clock nor
 //! queue, and are tested without either.
 
 pub mod endings;
 pub mod filter;
+pub mod journal;
 pub mod log;
 pub mod mailbox;
 pub mod model;
+pub mod questions;
 pub mod rates;
 pub mod registry;
+pub mod reloads;
 pub mod run;
 pub mod settings;
+pub mod spool;
 pub mod view;
 
 #[cfg(test)]
@@ -24,19 +28,22 @@ mod testing;
 
 pub use filter::{Filter, FilterError};
 pub use mailbox::Mailbox;
-pub use run::{Control, Setup, start};
+pub use run::{Control, Outside, Setup, start};
 pub use settings::Settings;
 pub use view::View;
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use crate::event::{Bus, Cursor, Event, Recorded, ServerEvent, ServerWhat};
-use crate::names::{Kind, SessionId, StreamKey};
+use crate::admission::{Ban, Whom};
+use crate::event::{Bus, Cursor, Recorded};
+use crate::hook::{self, Asks, Endpoint};
+use crate::ledger::{self, Ledger};
+use crate::names::SessionId;
 use crate::session::CloseReason;
+use crate::shard::Rules;
 
 /// What the API, the metrics and the command line hold. Cheap to clone.
 #[derive(Clone)]
@@ -50,7 +57,12 @@ pub struct Handle {
 struct Shared {
     view: Mutex<View>,
     bus: Mutex<Bus>,
-    /// Rung after events were recorded.
+    asks: Option<Asks>,
+    endpoints: Vec<Endpoint>,
+    ledger: Option<Ledger>,
+    /// Rung after events happened.
+    happened: Notify,
+    /// Rung when events may be told: at once, or when they are on record.
     recorded: Notify,
     ending: watch::Sender<Ending>,
 }
@@ -65,7 +77,11 @@ enum Ending {
 
 enum Command {
     Terminate { what: Box<Terminate>, reply: endings::Reply },
-    Unban { address: IpAddr, kind: Kind, key: StreamKey, reply: oneshot::Sender<()> },
+    Ban { ban: Ban, reply: endings::Reply },
+    Ready { at: Instant },
+    Configure { rules: Arc<Rules>, reply: reloads::Reply },
+    ReloadRefused,
+    Unban { whom: Whom, reply: oneshot::Sender<bool> },
 }
 
 /// Commands that may wait for the control task. It takes all that wait at each turn.
@@ -100,6 +116,26 @@ pub struct Terminated {
     pub banned: usize,
 }
 
+/// How those are on whom control depends.
+#[derive(Clone, Debug, Default)]
+pub struct Dependencies {
+    /// The durable record, where there is one.
+    pub ledger: Option<ledger::Status>,
+    /// The back ends that are asked.
+    pub asks: Vec<hook::Status>,
+    /// The receivers that are told.
+    pub tells: Vec<hook::Status>,
+}
+
+/// What came of new rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Configured {
+    /// Which configuration this is, counted from that of the start, which is 1.
+    pub generation: u64,
+    /// Sessions that the new rules turned away.
+    pub closed: usize,
+}
+
 /// Why a command was not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
@@ -131,14 +167,41 @@ impl Handle {
         answer.await.unwrap_or(Err(CommandError::Stopping))
     }
 
-    /// Lifts a ban. When it returns, the order is on its way to every shard.
+    /// Bans a peer and ends the sessions that it concerns. When it returns, every shard knows it.
+    ///
+    /// # Errors
+    /// As for [`terminate`](Self::terminate).
+    pub async fn ban(&self, ban: Ban) -> Result<Terminated, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Ban { ban, reply }).await.map_err(|_| CommandError::Stopping)?;
+        answer.await.unwrap_or(Err(CommandError::Stopping))
+    }
+
+    /// Puts new rules in force, on every shard and in control. When it returns, all of them obey, and the sessions that
+    /// the rules turn away are closed.
+    ///
+    /// # Errors
+    /// When a shard did not answer, which obeys all the same as soon as it runs, or the server is stopping.
+    pub async fn configure(&self, rules: Arc<Rules>) -> Result<Configured, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Configure { rules, reply }).await.map_err(|_| CommandError::Stopping)?;
+        answer.await.unwrap_or(Err(CommandError::Stopping))
+    }
+
+    /// Counts a configuration that was not taken, because something was wrong with it.
+    pub async fn note_refused_reload(&self) {
+        // A server that is stopping counts no more.
+        let _ = self.commands.send(Command::ReloadRefused).await;
+    }
+
+    /// Lifts a ban; false when there was none of exactly this peer. When it returns, the order is on its way to every
+    /// shard.
     ///
     /// # Errors
     /// When the server is stopping.
-    pub async fn unban(&self, address: IpAddr, kind: Kind, key: StreamKey) -> Result<(), CommandError> {
+    pub async fn unban(&self, whom: Whom) -> Result<bool, CommandError> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Unban { address, kind, key, reply };
-        self.commands.send(command).await.map_err(|_| CommandError::Stopping)?;
+        self.commands.send(Command::Unban { whom, reply }).await.map_err(|_| CommandError::Stopping)?;
         answer.await.map_err(|_| CommandError::Stopping)
     }
 
@@ -161,11 +224,22 @@ impl Handle {
     }
 
     /// All listeners are armed: the server is ready from now on.
-    pub fn set_ready(&self, now: Instant) {
+    pub async fn set_ready(&self, now: Instant) {
         let first = !std::mem::replace(&mut self.shared.view().ready, true);
         if first {
-            self.shared.publish(Event::Server(ServerEvent { at: now, what: ServerWhat::Ready }));
-            self.shared.recorded.notify_waiters();
+            // A control that has ended has nobody to tell.
+            let _ = self.commands.send(Command::Ready { at: now }).await;
+        }
+    }
+
+    /// How those are on whom control depends.
+    #[must_use]
+    pub fn dependencies(&self) -> Dependencies {
+        let Shared { ledger, asks, endpoints, .. } = &*self.shared;
+        Dependencies {
+            ledger: ledger.as_ref().map(Ledger::status),
+            asks: asks.as_ref().map(Asks::status).unwrap_or_default(),
+            tells: endpoints.iter().map(Endpoint::status).collect(),
         }
     }
 
@@ -193,6 +267,24 @@ impl Handle {
         self.shared.bus().next(cursor)
     }
 
+    /// The next event, on record or not: for the log, which tells nobody outside. Waits for one.
+    pub async fn next_happened(&self, cursor: &mut Cursor) -> (u64, Recorded) {
+        loop {
+            let happened = self.shared.happened.notified();
+            if let Some(next) = self.shared.bus().next_happened(cursor) {
+                return next;
+            }
+            happened.await;
+        }
+    }
+
+    /// Control has ended and what was to be put on record is: what is left may be told.
+    pub fn tell_all(&self) {
+        self.shared.bus().tell_to(u64::MAX);
+        self.shared.recorded.notify_waiters();
+        self.shared.happened.notify_waiters();
+    }
+
     /// Events recorded since the server's start.
     #[must_use]
     pub fn events_recorded(&self) -> u64 {
@@ -208,10 +300,5 @@ impl Shared {
 
     fn bus(&self) -> MutexGuard<'_, Bus> {
         self.bus.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Records an event. Consumers are woken by whoever calls this, once for a batch.
-    fn publish(&self, event: Event) {
-        self.bus().publish(event);
     }
 }

@@ -5,6 +5,7 @@
 //! What breaks that order (a sample of a session that is closed, a counter that falls) is ignored.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::control::Settings;
@@ -76,7 +77,13 @@ impl Model {
                     self.note(view, change, &grown);
                 }
             }
-            What::Authorized | What::Altered | What::Overflowed { .. } | What::Denied(_) => {}
+            What::Authorized => {
+                // The verdict completed the facts.
+                if let Some(row) = view.sessions.get_mut(&id) {
+                    row.facts = Arc::clone(&change.facts);
+                }
+            }
+            What::Altered | What::Overflowed { .. } | What::Denied(_) => {}
         }
     }
 
@@ -151,39 +158,52 @@ impl Model {
         }
     }
 
-    /// A shard's numbers. `home` says where a stream's media comes from, `known` whether the registry has it.
+    /// A shard's numbers. `home` says where a stream's media comes from, `known` whether the registry has it. `moved`
+    /// is told of every session whose bytes did.
     pub fn report(
         &mut self,
         view: &mut View,
         report: &Report,
         home: impl Fn(&StreamKey) -> Option<ShardId>,
         known: impl Fn(&StreamKey) -> bool,
+        mut moved: impl FnMut(&SessionRow),
     ) {
         let Some(shard) = view.shards.get_mut(report.shard.index()) else { return };
         let since = since(shard.reported_at, report.at);
         shard.load = report.load;
         shard.reported_at = Some(shard.reported_at.map_or(report.at, |before| before.max(report.at)));
         for sample in &report.sessions {
-            self.sample(view, sample, since, report.at);
+            if let Some(row) = self.sample(view, sample, since, report.at) {
+                moved(row);
+            }
         }
         self.streams(view, report, home, known);
     }
 
-    fn sample(&mut self, view: &mut View, sample: &SessionSample, since: Instant, at: Instant) {
+    /// Books a sample; returns the session's row if its bytes moved.
+    fn sample<'v>(
+        &mut self,
+        view: &'v mut View,
+        sample: &SessionSample,
+        since: Instant,
+        at: Instant,
+    ) -> Option<&'v SessionRow> {
         // A sample of a session that is closed, or was never opened, is too late or too early to matter.
-        let Some(row) = view.sessions.get_mut(&sample.id) else { return };
+        let row = view.sessions.get_mut(&sample.id)?;
         let grown = grow(&mut row.counters, &sample.counters);
         if sample.state != State::Finished {
             row.state = sample.state;
         }
         row.queue_bytes = sample.queue_bytes;
-        if grown.rx_bytes | grown.tx_bytes != 0 {
+        let moved = grown.rx_bytes | grown.tx_bytes != 0;
+        if moved {
             row.rates = self.meters.record(sample.id, since, at, grown.rx_bytes, grown.tx_bytes);
         }
         let facts = &row.facts;
         if let Some(collector) = view.collectors.get_mut(facts.protocol.collector()) {
             add(collector.moved.entry(facts.kind).or_default(), &grown);
         }
+        moved.then_some(&*row)
     }
 
     fn note(&mut self, view: &mut View, change: &Change, grown: &Counters) {

@@ -28,7 +28,9 @@ pub enum Action {
         to: ShardId,
         /// What it asked.
         ticket: Ticket,
-        /// The answer.
+        /// About whom.
+        session: SessionId,
+        /// The answer: yes, or why not.
         verdict: Result<(), CloseReason>,
     },
     /// Close one session as `replaced`; tell [`Registry::done`] when the shard has.
@@ -142,6 +144,12 @@ impl Registry {
         }
     }
 
+    /// Other rules from now on. A resume window that runs keeps its end.
+    pub fn configure(&mut self, policy: DuplicatePublish, resume_window: Duration) {
+        self.policy = policy;
+        self.resume_window = resume_window;
+    }
+
     /// A session on `shard` wants to publish its stream.
     pub fn ask_publish(
         &mut self,
@@ -158,6 +166,7 @@ impl Registry {
         let refusal = |newcomer: &Newcomer, reason: Reason| Action::Verdict {
             to: newcomer.shard,
             ticket: newcomer.ticket,
+            session: newcomer.facts.id,
             verdict: Err(reason.into()),
         };
         if let Some(takeover) = &mut entry.takeover {
@@ -179,7 +188,8 @@ impl Registry {
             None => self.grant(now, &key, newcomer),
             Some(holder) if holder.facts.id == newcomer.facts.id => {
                 // The holder asks again: it still holds.
-                self.actions.push_back(Action::Verdict { to: shard, ticket, verdict: Ok(()) });
+                let session = newcomer.facts.id;
+                self.actions.push_back(Action::Verdict { to: shard, ticket, session, verdict: Ok(()) });
             }
             Some(holder) if may_take_over(policy, &holder.facts, &newcomer.facts) => {
                 let order = orders.take();
@@ -322,7 +332,7 @@ impl Registry {
         entry.idle_until = None;
         entry.publisher = Some(Publisher { shard, facts });
         // The verdict goes before the relays, so that the shard has the stream when it is told to copy it.
-        self.actions.push_back(Action::Verdict { to: shard, ticket, verdict: Ok(()) });
+        self.actions.push_back(Action::Verdict { to: shard, ticket, session: publisher, verdict: Ok(()) });
         self.settle(key);
         self.happened(now, key, StreamWhat::Online { publisher, shard, resumed });
     }

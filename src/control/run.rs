@@ -6,12 +6,18 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admission::settings::DuplicatePublish;
+use crate::admission::{Answer, AskId, Ban, Bans, Desk, Failure};
 use crate::control::endings::Endings;
+use crate::control::journal::Journal;
 use crate::control::mailbox::Outbox;
 use crate::control::model::Model;
+use crate::control::questions::{self, Questions, ToAsk, Ways};
 use crate::control::registry::{Action, OrderIds, Registry};
+use crate::control::reloads::Reloads;
 use crate::control::{COMMANDS_MAX, Command, Ending, Handle, Mailbox, Settings, Shared, View};
-use crate::event::{Bus, Event, ServerEvent, ServerWhat};
+use crate::event::{Bus, Event, ServerEvent, ServerWhat, Sink};
+use crate::hook::{Asks, Endpoint, Question};
+use crate::ledger::{Ledger, StoredBan};
 use crate::names::ShardId;
 use crate::session::{Reason, What};
 use crate::shard::mail::{ToControl, ToShard};
@@ -35,6 +41,22 @@ pub struct Setup {
     pub duplicate_publish: DuplicatePublish,
 }
 
+/// What control works with besides the shards.
+pub struct Outside {
+    /// Decides who may.
+    pub desk: Desk,
+    /// The back ends that the desk's hooks stand for.
+    pub asks: Option<Asks>,
+    /// The durable record, and how often the counters of running sessions go there.
+    pub ledger: Option<(Ledger, Duration)>,
+    /// Who is told, by way of the ledger.
+    pub sinks: Vec<Sink>,
+    /// The receivers behind the sinks, for what is known of them.
+    pub endpoints: Vec<Endpoint>,
+    /// Who must not come back yet, from an earlier life; the shards know them already.
+    pub bans: Bans,
+}
+
 /// The task behind the handles; [`run`](Self::run) it on control's runtime.
 pub struct Control {
     shared: Arc<Shared>,
@@ -42,11 +64,17 @@ pub struct Control {
     ending: watch::Receiver<Ending>,
     stream: StreamSettings,
     registry: Registry,
+    questions: Questions,
+    /// The back ends that are asked, and where their answers come in.
+    asks: Option<Asks>,
+    answers: (mpsc::UnboundedSender<(AskId, Answer)>, mpsc::UnboundedReceiver<(AskId, Answer)>),
+    journal: Journal,
     endings: Endings,
+    reloads: Reloads,
     orders: OrderIds,
     model: Model,
-    /// Events were recorded in this turn.
-    recorded: bool,
+    /// Events happened in this turn.
+    happened: bool,
     /// When the server must be down, once it is being stopped, and what happens then.
     last_call: Option<(Instant, LastCall)>,
     /// Mail for shards, from parts that know no queue.
@@ -65,6 +93,16 @@ enum LastCall {
     Leave,
 }
 
+/// The questions of a control, beside what they may change: its other fields stay free.
+macro_rules! split {
+    ($control:ident) => {
+        (
+            &mut $control.questions,
+            Ways { registry: &mut $control.registry, orders: &mut $control.orders, out: &mut $control.out },
+        )
+    };
+}
+
 /// Mail handled in one turn before other tasks (the API) may run.
 const MAIL_BUDGET: usize = 1_024;
 /// Silent sessions looked after in one turn.
@@ -80,13 +118,19 @@ const LEAVE_AFTER: Duration = Duration::from_secs(3);
 
 /// Makes the task and the first handle to it.
 #[must_use]
-pub fn start(setup: &Setup) -> (Handle, Control) {
+pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
     let (commands_in, commands) = mpsc::channel(COMMANDS_MAX);
     let (ending_in, ending) = watch::channel(Ending::No);
     let settings = &setup.control;
+    let mut view = View::new(setup.wall, setup.started_at, setup.shards);
+    view.bans = outside.bans;
     let shared = Arc::new(Shared {
-        view: Mutex::new(View::new(setup.wall, setup.started_at, setup.shards)),
+        view: Mutex::new(view),
         bus: Mutex::new(Bus::new(settings.events_kept)),
+        asks: outside.asks.clone(),
+        endpoints: outside.endpoints,
+        ledger: outside.ledger.as_ref().map(|(ledger, _)| ledger.clone()),
+        happened: Notify::new(),
         recorded: Notify::new(),
         ending: ending_in,
     });
@@ -96,10 +140,15 @@ pub fn start(setup: &Setup) -> (Handle, Control) {
         ending,
         stream: setup.stream.clone(),
         registry: Registry::new(setup.duplicate_publish, setup.stream.resume_window, settings.order_timeout),
+        questions: Questions::new(outside.desk),
+        asks: outside.asks,
+        answers: mpsc::unbounded_channel(),
+        journal: Journal::new(setup.wall, setup.started_at, outside.ledger, outside.sinks),
         endings: Endings::new(settings.order_timeout),
+        reloads: Reloads::new(settings.order_timeout),
         orders: OrderIds::default(),
         model: Model::new(settings, setup.started_at, setup.shards),
-        recorded: false,
+        happened: false,
         last_call: None,
         out: Vec::new(),
         stop_after: STOP_AFTER,
@@ -119,14 +168,26 @@ impl Control {
             let now = now();
             outbox.flush(&mut mailbox);
             let mut more = self.take_mail(now, &mut mailbox, &mut outbox);
+            self.take_answers(now, &mut outbox, &mut mailbox);
             self.take_commands(now, &mut outbox, &mut mailbox);
             self.expire(now, &mut outbox, &mut mailbox);
             self.end(now, &mut outbox, &mut mailbox);
             if sweep_at <= now {
-                more |= self.model.sweep(&mut self.shared.view(), now, SWEEP_BUDGET);
+                let mut view = self.shared.view();
+                more |= self.model.sweep(&mut view, now, SWEEP_BUDGET);
+                view.bans.expire(now);
+                view.decisions.clone_from(self.questions.counts());
+                self.journal.checkpoint(now, &view);
+                drop(view);
                 sweep_at = now + SWEEP_EVERY;
             }
-            if std::mem::take(&mut self.recorded) {
+            self.put_asks(now);
+            let told = self.journal.release(&mut self.shared.bus());
+            let happened = std::mem::take(&mut self.happened);
+            if happened {
+                self.shared.happened.notify_waiters();
+            }
+            if told || (happened && !self.journal.has_record()) {
                 self.shared.recorded.notify_waiters();
             }
             self.note_dropped(&outbox);
@@ -142,7 +203,13 @@ impl Control {
             if outbox.is_waiting() {
                 wake_at = wake_at.min(now + RETRY_EVERY);
             }
-            let dues = [self.registry.next_due(), self.endings.next_due(), self.last_call.map(|(at, _)| at)];
+            let dues = [
+                self.registry.next_due(),
+                self.endings.next_due(),
+                self.questions.next_due(),
+                self.reloads.next_due(),
+                self.last_call.map(|(at, _)| at),
+            ];
             for due in dues.into_iter().flatten() {
                 wake_at = wake_at.min(due);
             }
@@ -150,6 +217,10 @@ impl Control {
                 () = mailbox.wait() => {}
                 // Nothing can be lost here: the command is handled before anything else is awaited.
                 Some(command) = self.commands.recv() => self.command(self::now(), command, &mut outbox, &mut mailbox),
+                Some((id, answer)) = self.answers.1.recv() => {
+                    self.answer(self::now(), id, answer, &mut outbox, &mut mailbox);
+                }
+                () = self.journal.committed() => {}
                 Ok(()) = self.ending.changed() => {}
                 () = tokio::time::sleep_until(wake_at.into()) => {}
             }
@@ -169,15 +240,21 @@ impl Control {
     fn mail(&mut self, now: Instant, from: ShardId, mail: ToControl, outbox: &mut Outbox) {
         match mail {
             ToControl::Event(event) => self.event(now, event),
-            ToControl::AskPublish { ticket, facts } => {
-                if self.shared.view().draining {
-                    let verdict = Err(Reason::Drain.into());
-                    self.out.push((from, ToShard::PublishVerdict { ticket, verdict }));
+            ToControl::Ask { ticket, facts } => {
+                #[cfg(feature = "faults")]
+                fault(&facts.key);
+                let view = self.shared.view();
+                if view.draining {
+                    self.out.push((from, ToShard::Verdict { ticket, verdict: questions::draining() }));
                 } else {
-                    self.registry.ask_publish(now, from, ticket, facts, &mut self.orders);
+                    let (questions, mut ways) = split!(self);
+                    questions.ask(now, from, ticket, facts, &view, &mut ways);
                 }
             }
-            ToControl::PublisherLeft { key, session } => self.registry.publisher_left(now, &key, session),
+            ToControl::PublisherLeft { key, session } => {
+                let key = self.questions.key_of(session, &key);
+                self.registry.publisher_left(now, &key, session);
+            }
             ToControl::Subscribe(key) => {
                 self.registry.subscribe(from, &key);
                 self.model.wanted(&mut self.shared.view(), &key);
@@ -189,10 +266,16 @@ impl Control {
             }
             ToControl::Report(report) => {
                 let (home, known) = (|key: &_| self.registry.home(key), |key: &_| self.registry.knows(key));
-                self.model.report(&mut self.shared.view(), &report, home, known);
+                let (journal, questions) = (&mut self.journal, &mut self.questions);
+                self.model.report(&mut self.shared.view(), &report, home, known, |row| {
+                    journal.moved(row.facts.id);
+                    if row.facts.kind.is_source() {
+                        questions.rate(now, row.facts.id, whole_bps(row.rates.rx_bps[0]));
+                    }
+                });
             }
             ToControl::Done { order, count } => {
-                if !self.registry.done(now, order) {
+                if !self.registry.done(now, order) && !self.reloads.done(order, count) {
                     let view = self.shared.view();
                     self.endings.done(now, order, count, &view, &mut self.orders, &mut self.out);
                 }
@@ -206,8 +289,11 @@ impl Control {
             Event::Session(change) => {
                 self.model.session(&mut self.shared.view(), change);
                 if matches!(change.what, What::Closed(..)) {
+                    let view = self.shared.view();
+                    let (questions, mut ways) = split!(self);
+                    let key = questions.closed(now, &change.facts, &view, &mut ways);
                     // A source that closed while its question was open has no other way to say so.
-                    self.registry.publisher_left(now, &change.facts.key, change.facts.id);
+                    self.registry.publisher_left(now, &key, change.facts.id);
                 }
             }
             Event::Attempt(attempt) => self.model.attempt(&mut self.shared.view(), attempt),
@@ -217,8 +303,43 @@ impl Control {
             }
             Event::Server(_) => {}
         }
-        self.shared.publish(event);
-        self.recorded = true;
+        self.journal.publish(&mut self.shared.bus(), event);
+        self.happened = true;
+    }
+
+    fn take_answers<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) {
+        while let Ok((id, answer)) = self.answers.1.try_recv() {
+            self.answer(now, id, answer, outbox, mailbox);
+        }
+    }
+
+    fn answer<M: Mailbox>(&mut self, now: Instant, id: AskId, answer: Answer, outbox: &mut Outbox, mailbox: &mut M) {
+        {
+            let view = self.shared.view();
+            let (questions, mut ways) = split!(self);
+            questions.answered(now, id, answer, &view, &mut ways);
+        }
+        self.carry_out(outbox, mailbox);
+    }
+
+    /// Puts questions to back ends, each in a task of its own; the desk bounds how many there are.
+    fn put_asks(&mut self, now: Instant) {
+        for ask in self.questions.take_asks() {
+            let ToAsk { id, hook, facts, why } = ask;
+            let answers = self.answers.0.clone();
+            let Some(asks) = self.asks.clone() else {
+                let _ = answers.send((id, Answer::Failure(Failure::Connect)));
+                continue;
+            };
+            let view = self.shared.view();
+            let counters = view.sessions.get(&facts.id).map(|row| row.counters);
+            let question = Question { facts, counters, why, unix_ms: view.wall.unix_ms(now) };
+            drop(view);
+            tokio::spawn(async move {
+                let answer = asks.ask(hook, &question).await;
+                let _ = answers.send((id, answer));
+            });
+        }
     }
 
     fn take_commands<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) {
@@ -234,20 +355,51 @@ impl Control {
                 let view = self.shared.view();
                 self.endings.begin(now, &view, &shards, *what, reply, &mut self.orders, &mut self.out);
             }
-            Command::Unban { address, kind, key, reply } => {
-                for shard in outbox.running() {
-                    self.out.push((shard, ToShard::Unban { address, kind, key: key.clone() }));
-                }
-                let _ = reply.send(());
+            Command::Ban { ban, reply } => {
+                let shards: Vec<_> = outbox.running().collect();
+                let view = self.shared.view();
+                self.endings.ban(now, &view, &shards, ban, reply, &mut self.orders, &mut self.out);
             }
+            Command::Ready { at } => self.event(at, Event::Server(ServerEvent { at, what: ServerWhat::Ready })),
+            Command::Configure { rules, reply } => {
+                self.stream = rules.streams.clone();
+                self.registry.configure(rules.admission.duplicate_publish, rules.streams.resume_window);
+                let shards: Vec<_> = outbox.running().collect();
+                let generation = self.shared.view().reload_applied();
+                self.reloads.begin(now, generation, &shards, &rules, reply, &mut self.orders, &mut self.out);
+            }
+            Command::ReloadRefused => self.shared.view().reloads_refused += 1,
+            Command::Unban { whom, reply } => {
+                for shard in outbox.running() {
+                    self.out.push((shard, ToShard::Unban(whom.clone())));
+                }
+                if let Some(ledger) = self.journal.ledger() {
+                    ledger.unban(&whom);
+                }
+                let _ = reply.send(self.shared.view().bans.remove(&whom));
+            }
+        }
+        for ban in self.endings.take_made() {
+            self.keep_ban(now, ban);
         }
         self.carry_out(outbox, mailbox);
     }
 
+    fn keep_ban(&mut self, now: Instant, ban: Ban) {
+        let mut view = self.shared.view();
+        if let Some(ledger) = self.journal.ledger() {
+            ledger.ban(StoredBan { whom: ban.whom.clone(), until_unix_ms: view.wall.unix_ms(ban.until) });
+        }
+        view.bans.insert(now, ban);
+    }
+
     fn expire<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) {
         self.registry.expire(now);
+        self.reloads.expire(now);
         {
             let view = self.shared.view();
+            let (questions, mut ways) = split!(self);
+            questions.expire(now, &view, &mut ways);
             self.endings.expire(now, &view, &mut self.orders, &mut self.out);
         }
         self.carry_out(outbox, mailbox);
@@ -257,8 +409,10 @@ impl Control {
     fn carry_out<M: Mailbox>(&mut self, outbox: &mut Outbox, mailbox: &mut M) {
         while let Some(action) = self.registry.poll() {
             match action {
-                Action::Verdict { to, ticket, verdict } => {
-                    outbox.send(mailbox, to, ToShard::PublishVerdict { ticket, verdict });
+                Action::Verdict { to, ticket, session, verdict } => {
+                    if let Some(verdict) = self.questions.settled(session, verdict) {
+                        outbox.send(mailbox, to, ToShard::Verdict { ticket, verdict });
+                    }
                 }
                 Action::Close { to, order, session } => {
                     let reason = Reason::Replaced.into();
@@ -334,6 +488,20 @@ impl Control {
             tracing::error!(mails = outbox.dropped - self.dropped_noted, "mail_dropped");
             self.dropped_noted = outbox.dropped;
         }
+    }
+}
+
+/// A rate without its fraction.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast from float saturates")]
+fn whole_bps(rate: f64) -> u64 {
+    rate as u64
+}
+
+/// The slowness that the tests ask for by name: all of control stands still for a while, as it would behind a slow disk.
+#[cfg(feature = "faults")]
+fn fault(key: &crate::names::StreamKey) {
+    if key.stream() == "fault-slow-control" {
+        std::thread::sleep(Duration::from_secs(1));
     }
 }
 

@@ -6,6 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::admission::{Bans, Counts};
 use crate::control::Filter;
 use crate::names::{Kind, Protocol, SessionId, ShardId, StreamKey};
 use crate::session::{CloseReason, Counters, Facts, State};
@@ -121,6 +122,14 @@ pub struct View {
     pub ready: bool,
     /// Publishers that took a stream over.
     pub publish_replaced: u64,
+    /// Who must not come back yet.
+    pub bans: Bans,
+    /// What was decided about those who asked, a moment ago.
+    pub decisions: Counts,
+    /// Which configuration is in force: 1 is that of the start, and each reload that takes effect makes the next.
+    pub config_generation: u64,
+    /// Reloads that were refused because something was wrong with the configuration.
+    pub reloads_refused: u64,
 }
 
 /// A shard that has not reported for so long is not healthy (`robustness.md` §10.3).
@@ -142,7 +151,17 @@ impl View {
             draining: false,
             ready: false,
             publish_replaced: 0,
+            bans: Bans::default(),
+            decisions: Counts::default(),
+            config_generation: 1,
+            reloads_refused: 0,
         }
+    }
+
+    /// Another configuration is in force: counts it, and tells its generation.
+    pub fn reload_applied(&mut self) -> u64 {
+        self.config_generation += 1;
+        self.config_generation
     }
 
     /// True while every shard has reported within two seconds (or the server is younger than that).

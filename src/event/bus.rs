@@ -26,6 +26,8 @@ pub struct Bus {
     capacity: usize,
     /// The number that the next event will have; the ring ends just before it.
     next: u64,
+    /// The newest event that may be told, while events wait for their record.
+    told_to: Option<u64>,
 }
 
 impl Bus {
@@ -33,7 +35,7 @@ impl Bus {
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.max(1);
-        Self { ring: VecDeque::with_capacity(capacity), capacity, next: 1 }
+        Self { ring: VecDeque::with_capacity(capacity), capacity, next: 1, told_to: None }
     }
 
     /// Records one.
@@ -46,6 +48,12 @@ impl Bus {
         let number = self.next;
         self.next += 1;
         Recorded { number, event }
+    }
+
+    /// From now on events may be told up to `number` and no further: those behind it wait for their record. Until this
+    /// is said for the first time, every event may be told at once. True when more may be told than before.
+    pub fn tell_to(&mut self, number: u64) -> bool {
+        self.told_to.replace(number) != Some(number)
     }
 
     /// A cursor at the newest event: what is read with it is what happens from now on.
@@ -61,8 +69,17 @@ impl Bus {
         if number < self.next { Cursor(number + 1) } else { Cursor(1) }
     }
 
-    /// The next event at or after `cursor`, with the number of events missed before it.
+    /// The next event at or after `cursor` that may be told, with the number of events missed before it.
     pub fn next(&self, cursor: &mut Cursor) -> Option<(u64, Recorded)> {
+        let number = cursor.0.max(1).max(self.oldest());
+        if self.told_to.is_some_and(|told_to| number > told_to) {
+            return None;
+        }
+        self.next_happened(cursor)
+    }
+
+    /// The same, told or not: for the log, which is ours.
+    pub fn next_happened(&self, cursor: &mut Cursor) -> Option<(u64, Recorded)> {
         // Events count from 1: a cursor at 0 has missed nothing.
         let wanted = cursor.0.max(1);
         let number = wanted.max(self.oldest());
@@ -162,6 +179,23 @@ mod tests {
         bus.publish(event());
         assert!(bus.next(&mut cursor).is_none());
         assert_eq!(cursor, Cursor(u64::MAX), "and stays where it is");
+    }
+
+    #[test]
+    fn an_event_is_not_told_before_it_is_on_record() {
+        let mut bus = Bus::new(8);
+        bus.tell_to(0);
+        let mut cursor = bus.subscribe();
+        let mut log = cursor;
+        for _ in 0..3 {
+            bus.publish(event());
+        }
+        assert_eq!(drain(&bus, &mut cursor), (vec![], 0));
+        bus.tell_to(2);
+        assert_eq!(drain(&bus, &mut cursor), (vec![1, 2], 0));
+        assert_eq!(bus.next_happened(&mut log).map(|(_, recorded)| recorded.number), Some(1));
+        bus.tell_to(3);
+        assert_eq!(drain(&bus, &mut cursor), (vec![3], 0));
     }
 
     #[test]

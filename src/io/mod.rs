@@ -5,4 +5,5 @@
 
 pub mod doorbell;
 pub mod probe;
+pub mod ring;
 pub mod tcp;

@@ -13,6 +13,7 @@ pub mod exit;
 pub mod kick;
 pub mod ledger;
 pub mod log;
+mod record;
 pub mod run;
 pub mod server;
 pub mod sessions;

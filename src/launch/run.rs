@@ -12,6 +12,7 @@ use crate::admission::settings::Access;
 use crate::config::{Config, Loaded, Origin};
 use crate::launch::check::{self, Level};
 use crate::launch::{Exit, Running, Stop, log, start_server};
+use crate::names::Kind;
 
 /// How long each way to stop may take before the next begins.
 #[derive(Clone, Copy, Debug)]
@@ -220,8 +221,8 @@ pub fn banner(config: &Config, running: &Running, is_development: bool) -> Strin
     for (number, at) in running.rtmp.iter().enumerate() {
         let url = format!("rtmp://{}/live/<name>", reachable(*at));
         if number == 0 {
-            line("publish", format!("{url}{}", who(config.admission.publish)));
-            line("play", format!("{url}{}", who(config.admission.play)));
+            line("publish", format!("{url}{}", who(config, config.admission.publish, Kind::Publish)));
+            line("play", format!("{url}{}", who(config, config.admission.play, Kind::Play)));
         } else {
             line("", format!("rtmp://{}/live/<name>", reachable(*at)));
         }
@@ -239,8 +240,9 @@ pub fn banner(config: &Config, running: &Running, is_development: bool) -> Strin
     out
 }
 
-fn who(access: Access) -> &'static str {
+fn who(config: &Config, access: Access, kind: Kind) -> &'static str {
     match access {
+        _ if config.is_decided(kind) => "   (as rules and hooks decide)",
         Access::Open => "",
         Access::Loopback => "   (from this machine only)",
         Access::Deny => "   (nobody may)",

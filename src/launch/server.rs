@@ -14,8 +14,12 @@ use tokio::sync::{oneshot, watch};
 use crate::config::Config;
 use crate::control;
 use crate::control::mailbox::PostMail;
+use crate::control::spool::LedgerSpool;
+use crate::hook::{self, Endpoint, Spool as _};
 use crate::io::{probe, tcp};
+use crate::launch::record::{self, Prepared};
 use crate::launch::{Exit, check};
+use crate::ledger::Ledger;
 use crate::names::ShardId;
 use crate::shard;
 use crate::shard::Post;
@@ -69,6 +73,10 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+    /// The ledger cannot be used.
+    Ledger(String),
+    /// What the check of the configuration cannot see.
+    Configuration(String),
     /// A defect of ours.
     Internal(String),
 }
@@ -79,7 +87,8 @@ impl StartError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Bind { error, .. } => Exit::of_bind(error),
-            Self::Resource { .. } => Exit::Resource,
+            Self::Resource { .. } | Self::Ledger(_) => Exit::Resource,
+            Self::Configuration(_) => Exit::Configuration,
             Self::Internal(_) => Exit::Internal,
         }
     }
@@ -100,6 +109,8 @@ impl fmt::Display for StartError {
                 }
             }
             Self::Resource { what, error } => write!(f, "{what}: {error}"),
+            Self::Ledger(what) => write!(f, "ledger.directory: {what}"),
+            Self::Configuration(what) => f.write_str(what),
             Self::Internal(what) => write!(f, "internal error at start: {what}"),
         }
     }
@@ -134,7 +145,8 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
         stream: config.stream.clone(),
         duplicate_publish: config.admission.duplicate_publish,
     };
-    let (handle, task) = control::start(&setup);
+    let Prepared { outside, gate, bans, ledger, tellers } = record::prepare(&config, wall, started_at)?;
+    let (handle, task) = control::start(&setup, outside);
     let (stop, orders) = watch::channel(Stop::No);
     let (ended_in, ended) = oneshot::channel();
     let mut threads = Vec::new();
@@ -148,11 +160,14 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
             id: ShardId(index),
             // More shards than cores share them: then the scheduler knows better.
             cpu: cores.get(usize::from(index)).copied().filter(|_| count <= cores.len()),
+            tick: shard::TICK,
             settings: config.shard.clone(),
             sessions: config.sessions.clone(),
             rtmp: Arc::clone(&rtmp_settings),
             streams: config.stream.clone(),
-            admission: config.admission.clone(),
+            gate: Arc::clone(&gate),
+            bans: bans.clone(),
+            bans_max: config.admission.bans_max,
             wall,
             seed: seed(index),
             rtmp_listeners: listeners.get_mut(usize::from(index)).map(std::mem::take).unwrap_or_default(),
@@ -174,10 +189,13 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
     std::thread::Builder::new()
         .name("control".into())
         .spawn(move || {
-            let result = run_control(&config, &handle, task, post, api_listener, orders);
+            let result = run_control(&config, &handle, task, post, api_listener, orders, ledger.clone(), tellers);
             for thread in threads {
                 // A shard whose thread panicked has said so in the log.
                 let _ = thread.join();
+            }
+            if let Some(ledger) = ledger {
+                ledger.stop(LAST_RECORDS);
             }
             drop(claims);
             let _ = ended_in.send(result);
@@ -194,6 +212,8 @@ fn run_control(
     post: Arc<Post>,
     api: std::net::TcpListener,
     mut orders: watch::Receiver<Stop>,
+    ledger: Option<Ledger>,
+    tellers: Vec<(Endpoint, LedgerSpool)>,
 ) -> Result<(), String> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
@@ -205,7 +225,15 @@ fn run_control(
             let _ = api_closes.await;
         }));
         let log = tokio::spawn(control::log::run(handle.clone()));
-        handle.set_ready(Instant::now());
+        let spools: Vec<_> = tellers.iter().map(|(_, spool)| spool.clone()).collect();
+        let tells: Vec<_> = tellers
+            .into_iter()
+            .map(|(endpoint, spool)| {
+                let wake = spool.committed();
+                tokio::spawn(hook::tell(endpoint, spool, wake))
+            })
+            .collect();
+        handle.set_ready(Instant::now()).await;
         let drain_timeout = config.shard.drain_timeout;
         let obey = async {
             while orders.changed().await.is_ok() {
@@ -224,12 +252,45 @@ fn run_control(
             () = obey => {}
         }
         let _ = close_api.send(());
+        if let Some(ledger) = &ledger {
+            finish_telling(handle, ledger, &spools).await;
+        }
+        for tell in tells {
+            tell.abort();
+        }
         // The log writes what is recorded; the API answers what it has begun.
         let _ = tokio::time::timeout(LAST_ANSWERS, api).await;
         let _ = tokio::time::timeout(LAST_ANSWERS, log).await;
         Ok(())
     })
 }
+
+/// Puts the last events on record and gives receivers a moment to hear of them. What they do not hear now they are told
+/// by the next life of the server.
+async fn finish_telling(handle: &control::Handle, ledger: &Ledger, spools: &[LedgerSpool]) {
+    let last = handle.events_recorded();
+    let on_record = async { ledger.committed().wait_for(|number| *number >= last).await.is_ok() };
+    if tokio::time::timeout(LAST_RECORDS, on_record).await != Ok(true) {
+        tracing::error!(ev = "ledger", "the last events did not reach the disk in time");
+    }
+    handle.tell_all();
+    let told = async {
+        for spool in spools {
+            while !spool.page(0, 1).await.is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    if tokio::time::timeout(LAST_TELLS, told).await.is_err() {
+        tracing::warn!(ev = "hook", "receivers have not heard everything yet; the next start tells them");
+    }
+}
+
+/// How long receivers may take to hear of the last events.
+const LAST_TELLS: Duration = Duration::from_secs(5);
+
+/// How long the last records may take to reach the disk.
+const LAST_RECORDS: Duration = Duration::from_secs(5);
 
 /// How long the API and the log may take to finish after the last shard has stopped.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);

@@ -1,12 +1,12 @@
 //! What goes into the ledger, and what of it is still to be told.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::admission::Whom;
 use crate::event::{Event, Weight};
-use crate::names::{Kind, SessionId, StreamKey};
+use crate::names::SessionId;
 
 /// One event for the ledger, with what its sinks are to be told of it.
 #[derive(Clone, Debug)]
@@ -53,12 +53,8 @@ pub struct OutboxRow {
 /// A ban that outlives the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredBan {
-    /// Whose; canonical.
-    pub address: IpAddr,
-    /// In which role.
-    pub kind: Kind,
-    /// On which stream.
-    pub key: StreamKey,
+    /// Whom.
+    pub whom: Whom,
     /// Until when, in milliseconds since the Unix epoch.
     pub until_unix_ms: u64,
 }

@@ -1,15 +1,15 @@
 //! The handle of a running ledger.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::admission::Whom;
 use crate::ledger::outbox::Reader;
 use crate::ledger::queue::{BanOrder, Queue};
 use crate::ledger::{Entry, Files, OutboxRow, Status, StoredBan};
-use crate::names::{Kind, SessionId, StreamKey};
+use crate::names::SessionId;
 use crate::session::Counters;
 
 /// A running ledger. Cheap to clone; nothing of it but [`stop`](Self::stop) waits.
@@ -43,14 +43,14 @@ impl Ledger {
         self.0.queue.told(sink, ids);
     }
 
-    /// Keeps a ban, in place of one of the same address, role and stream.
+    /// Keeps a ban, in place of one that concerns the same.
     pub fn ban(&self, ban: StoredBan) {
         self.0.queue.ban(BanOrder::Keep(ban));
     }
 
     /// Forgets a ban.
-    pub fn unban(&self, address: IpAddr, kind: Kind, key: &StreamKey) {
-        self.0.queue.ban(BanOrder::Lift { address, kind, key: key.clone() });
+    pub fn unban(&self, whom: &Whom) {
+        self.0.queue.ban(BanOrder::Lift(whom.clone()));
     }
 
     /// The highest number such that all events up to it are committed, or dropped and counted.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::admission::Whom;
 use crate::ledger::outbox::Reader;
 use crate::ledger::queue::Queue;
 use crate::ledger::row::{Clock, Record, SELECT_ONE, SELECT_OPEN, int, read_open, session_id};
@@ -368,17 +369,24 @@ impl Opened {
         let mut bans = Vec::new();
         while let Some(row) = rows.next()? {
             let text = |index: usize| row.get::<_, String>(index);
-            let (vhost, app, stream) = (Name::app(&text(2)?), Name::app(&text(3)?), Name::stream(&text(4)?));
-            let (Ok(address), Some(kind), Ok(vhost), Ok(app), Ok(stream)) =
-                (text(0)?.parse::<IpAddr>(), store::kind(&text(1)?), vhost, app, stream)
-            else {
-                continue;
-            };
-            let until_unix_ms = u64::try_from(row.get::<_, i64>(5)?).unwrap_or(0);
-            bans.push(StoredBan { address, kind, key: StreamKey::new(&vhost, &app, &stream), until_unix_ms });
+            let Some(whom) = whom(&text(0)?, &text(1)?, [text(2)?, text(3)?, text(4)?]) else { continue };
+            bans.push(StoredBan { whom, until_unix_ms: u64::try_from(row.get::<_, i64>(5)?).unwrap_or(0) });
         }
         Ok(bans)
     }
+}
+
+/// Whom a row of `ban` concerns; nobody when this version does not know what it says.
+fn whom(address: &str, kind: &str, [vhost, app, stream]: [String; 3]) -> Option<Whom> {
+    let address: IpAddr = address.parse().ok()?;
+    let kind = if kind.is_empty() { None } else { Some(store::kind(kind)?) };
+    let key = if stream.is_empty() {
+        None
+    } else {
+        let (vhost, app, stream) = (Name::app(&vhost).ok()?, Name::app(&app).ok()?, Name::stream(&stream).ok()?);
+        Some(StreamKey::new(&vhost, &app, &stream))
+    };
+    Some(Whom { address, kind, key })
 }
 
 /// What one transaction closed.

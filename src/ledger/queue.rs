@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::admission::Whom;
 use crate::event::{Event, Weight};
 use crate::ledger::{Dropped, Entry, Health, OnFull, Settings, Status, StoredBan};
-use crate::names::{Kind, SessionId, StreamKey};
+use crate::names::SessionId;
 use crate::session::{Counters, What};
 
 /// The queue.
@@ -56,7 +57,7 @@ pub struct Sample {
 #[derive(Clone)]
 pub enum BanOrder {
     Keep(StoredBan),
-    Lift { address: std::net::IpAddr, kind: Kind, key: StreamKey },
+    Lift(Whom),
 }
 
 #[derive(Default)]

@@ -4,8 +4,8 @@
 
 CREATE TABLE ban (
     address  TEXT NOT NULL,                     -- canonical
-    kind     TEXT NOT NULL,
-    vhost    TEXT NOT NULL,
+    kind     TEXT NOT NULL,                     -- empty: in any role
+    vhost    TEXT NOT NULL,                     -- empty with app and stream: on any stream
     app      TEXT NOT NULL,
     stream   TEXT NOT NULL,
     until_ms INTEGER NOT NULL,

@@ -450,28 +450,23 @@ impl Writer {
         }
         let transaction = self.store.state.transaction()?;
         for order in orders.iter() {
-            match order {
-                BanOrder::Keep(ban) => transaction
+            let (whom, until) = match order {
+                BanOrder::Keep(ban) => (&ban.whom, Some(int(ban.until_unix_ms))),
+                BanOrder::Lift(whom) => (whom, None),
+            };
+            let address = whom.address.to_canonical().to_string();
+            let kind = whom.kind.map_or("", Kind::as_str);
+            let [vhost, app, stream] =
+                whom.key.as_ref().map_or(["", "", ""], |key| [key.vhost(), key.app(), key.stream()]);
+            match until {
+                Some(until) => transaction
                     .prepare_cached("INSERT OR REPLACE INTO ban VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-                    .execute(params![
-                        ban.address.to_canonical().to_string(),
-                        ban.kind.as_str(),
-                        ban.key.vhost(),
-                        ban.key.app(),
-                        ban.key.stream(),
-                        int(ban.until_unix_ms)
-                    ])?,
-                BanOrder::Lift { address, kind, key } => transaction
+                    .execute(params![address, kind, vhost, app, stream, until])?,
+                None => transaction
                     .prepare_cached(
                         "DELETE FROM ban WHERE address = ?1 AND kind = ?2 AND vhost = ?3 AND app = ?4 AND stream = ?5",
                     )?
-                    .execute(params![
-                        address.to_canonical().to_string(),
-                        kind.as_str(),
-                        key.vhost(),
-                        key.app(),
-                        key.stream()
-                    ])?,
+                    .execute(params![address, kind, vhost, app, stream])?,
             };
         }
         transaction.commit()?;

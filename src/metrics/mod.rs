@@ -4,6 +4,8 @@
 //! roles, reasons, directions, causes, pools and the shards' numbers. No label ever bears a name that a peer
 //! gave, so a peer can neither grow the number of series nor write into the page.
 
+mod decisions;
+mod dependencies;
 pub mod process;
 pub mod text;
 
@@ -14,13 +16,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::control::Dependencies;
 use crate::control::view::{ShardRow, View};
 use crate::metrics::text::{Page, Type};
 use crate::names::{Kind, Protocol};
 use crate::session::{Reason, State};
 
 /// What the page says that the view does not hold.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Beside {
     /// What the kernel says about the process.
     pub process: Process,
@@ -28,6 +31,8 @@ pub struct Beside {
     pub events: u64,
     /// The API can be reached from other machines and is not encrypted.
     pub api_plaintext: bool,
+    /// How those are on whom control depends.
+    pub dependencies: Dependencies,
 }
 
 /// Renders a view as of `now`. One pass over the running sessions, the rest is constant work.
@@ -38,6 +43,8 @@ pub fn render(view: &View, beside: &Beside, now: Instant) -> String {
     sessions(&mut page, view);
     streams(&mut page, view);
     shards(&mut page, view, now);
+    decisions::render(&mut page, &view.decisions);
+    dependencies::render(&mut page, &beside.dependencies);
     page.finish()
 }
 
@@ -51,6 +58,15 @@ fn server(page: &mut Page, view: &View, beside: &Beside, now: Instant) {
     page.sample(&[], u8::from(view.ready && !view.draining));
     page.family("sluicegate_draining", Type::Gauge, "1 while the server ends its sessions and takes no new ones.");
     page.sample(&[], u8::from(view.draining));
+    page.family(
+        "sluicegate_config_generation",
+        Type::Gauge,
+        "Which configuration is in force: 1 is that of the start, each reload that takes effect makes the next.",
+    );
+    page.sample(&[], view.config_generation);
+    page.family("sluicegate_config_reloads_total", Type::Counter, "Reloads, by what came of them.");
+    page.sample(&[("result", "applied")], view.config_generation.saturating_sub(1));
+    page.sample(&[("result", "refused")], view.reloads_refused);
     page.family("sluicegate_events_total", Type::Counter, "Events recorded on the bus.");
     page.sample(&[], beside.events);
     page.family(
@@ -238,6 +254,9 @@ fn shards(page: &mut Page, view: &View, now: Instant) {
         Count(shard.load.tx_bytes)
     });
     family("sluicegate_rounds_total", Type::Counter, "Rounds of the pump.", &|shard| Count(shard.load.rounds));
+    family("sluicegate_wakeups_total", Type::Counter, "Times that mail or a relay woke a shard.", &|shard| {
+        Count(shard.load.wakeups)
+    });
     family("sluicegate_mail_backlog", Type::Gauge, "Mail that waits for room in the queue to control.", &|shard| {
         count(shard.load.mail_backlog)
     });

@@ -126,7 +126,7 @@ impl Desk {
 
     fn page(&self) -> String {
         let process = Process { resident_bytes: Some(4_096), fds: Some(12), fds_max: None };
-        let beside = Beside { process, events: 17, api_plaintext: true };
+        let beside = Beside { process, events: 17, api_plaintext: true, ..Beside::default() };
         render(&self.view, &beside, self.now + Duration::from_secs(5))
     }
 }

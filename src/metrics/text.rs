@@ -1,6 +1,7 @@
 //! The text format of Prometheus, version 0.0.4.
 
 use std::fmt::{Display, Write};
+use std::time::Duration;
 
 /// What to send the page as.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -12,6 +13,8 @@ pub enum Type {
     Counter,
     /// Rise and fall.
     Gauge,
+    /// Counts of values by size.
+    Histogram,
 }
 
 /// A page under way: families one after the other, each followed by its samples.
@@ -30,6 +33,7 @@ impl Page {
         let kind = match kind {
             Type::Counter => "counter",
             Type::Gauge => "gauge",
+            Type::Histogram => "histogram",
         };
         self.text.push_str("# HELP ");
         self.text.push_str(name);
@@ -56,6 +60,33 @@ impl Page {
             self.text.push('}');
         }
         let _ = writeln!(self.text, " {value}");
+    }
+
+    /// Adds a histogram of times to the family. `buckets` gives the upper ends and how many fell below each and not into
+    /// an earlier one. Every line of it but the last two has a label more, `le`.
+    pub fn buckets(
+        &mut self,
+        labels: &[(&str, &str)],
+        buckets: impl Iterator<Item = (f64, u64)>,
+        count: u64,
+        sum: Duration,
+    ) {
+        let name = self.name.clone();
+        self.name = format!("{name}_bucket");
+        let mut below = 0u64;
+        let ends = buckets.map(|(end, count)| {
+            below = below.saturating_add(count);
+            (end.to_string(), below)
+        });
+        for (end, below) in ends.chain([("+Inf".to_owned(), count)]) {
+            let labels: Vec<(&str, &str)> = labels.iter().copied().chain([("le", end.as_str())]).collect();
+            self.sample(&labels, below);
+        }
+        self.name = format!("{name}_sum");
+        self.sample(labels, sum.as_secs_f64());
+        self.name = format!("{name}_count");
+        self.sample(labels, count);
+        self.name = name;
     }
 
     /// The whole page.

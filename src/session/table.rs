@@ -176,7 +176,9 @@ impl Table {
         if let Some((_, live)) = lookup(&mut self.slots, key)
             && !live.denied
             && transition(Some(live.state), Trigger::Authorized) == Transition::Stay
-            && (live.facts.key != identity.key || live.facts.user != identity.user || live.facts.labels != identity.labels)
+            && (live.facts.key != identity.key
+                || live.facts.user != identity.user
+                || live.facts.labels != identity.labels)
         {
             live.facts = Arc::new(live.facts.identified(identity));
         }

@@ -96,12 +96,11 @@ impl Shard {
         let count = self.connection_count.get() + 1;
         self.connection_count.set(count);
         let id = ConnectionId::new(self.id, count);
-        let local = accepted.stream.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
         let connection = {
             let mut connections = self.connections.borrow_mut();
             let entry = connections.vacant_entry();
             let key = entry.key();
-            let adapter = Rtmp::new(&self.core.borrow(), now, id, Subscriber(key), accepted.remote, local);
+            let adapter = Rtmp::new(&self.core.borrow(), now, id, Subscriber(key), accepted.remote, accepted.local);
             let connection = Rc::new(Connection::new(key, accepted.remote, accepted.stream, adapter));
             entry.insert(Rc::clone(&connection));
             connection
@@ -124,7 +123,10 @@ impl Shard {
             return Some(CloseReason::with(Reason::Overload, "connections"));
         }
         let source = self.sources.borrow().get(&source_of(remote)).copied().unwrap_or_default();
-        let (all, unauthenticated) = (self.settings.connections_per_ip, self.settings.unauthenticated_per_ip);
+        let (all, unauthenticated) = {
+            let settings = self.settings.borrow();
+            (settings.connections_per_ip, settings.unauthenticated_per_ip)
+        };
         if (all > 0 && source.all >= all) || (unauthenticated > 0 && source.unauthenticated >= unauthenticated) {
             return Some(CloseReason::with(Reason::ConcurrencyLimit, "ip"));
         }

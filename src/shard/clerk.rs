@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt;
@@ -18,10 +19,8 @@ use crate::session::{CloseReason, Reason};
 use crate::shard::accept::Listening;
 use crate::shard::connection::Connection;
 use crate::shard::mail::{OrderId, Report, ShardLoad, ToControl, ToShard};
-use crate::shard::{Phase, Shard};
+use crate::shard::{Phase, Rules, Shard};
 
-/// How often the clerk looks at the clock.
-const TICK: Duration = Duration::from_millis(20);
 /// How often it looks at every connection's deadline: a deadline is kept to this and no finer.
 const SWEEP: Duration = Duration::from_millis(100);
 /// Mail read before others get their turn.
@@ -38,9 +37,14 @@ pub async fn run(shard: Rc<Shard>, mut bell: Doorbell, listeners: Vec<Listening>
             let mut tick = pin!(sleep(until_tick));
             let rung = poll_fn(|cx| {
                 *shard.clerk_waker.borrow_mut() = Some(cx.waker().clone());
-                bell.poll_wait(cx, || shard.post.has_for_shard(shard.id))
+                bell.poll_wait(cx, || shard.post.has_for_shard(shard.id)).map(|()| true)
             });
-            rung.or(async { tick.as_mut().await }).await;
+            let ticked = async {
+                tick.as_mut().await;
+                false
+            };
+            let is_rung = rung.or(ticked).await;
+            shard.totals.borrow_mut().wakeups += u64::from(is_rung);
         }
         let now = Instant::now();
         shard.contained(|| shard.core.borrow_mut().streams.pull(now, &shard.packager));
@@ -85,7 +89,7 @@ impl Shard {
             let Some(mail) = self.post.take_for_shard(self.id) else { return };
             let now = Instant::now();
             match mail {
-                ToShard::PublishVerdict { ticket, verdict } => {
+                ToShard::Verdict { ticket, verdict } => {
                     let asked = self.core.borrow_mut().take_ticket(ticket);
                     if let Some(connection) = asked.and_then(|who| self.connection(who.0)) {
                         self.guarded(&connection, || {
@@ -113,9 +117,10 @@ impl Shard {
                     drop(core);
                     self.say(now, ToControl::Done { order, count: bans.len() });
                 }
-                ToShard::Unban { address, kind, key } => {
-                    self.core.borrow_mut().policy.bans.remove(address, kind, &key);
+                ToShard::Unban(whom) => {
+                    self.core.borrow_mut().policy.bans.remove(&whom);
                 }
+                ToShard::Configure { order, rules } => self.configure(order, &rules).await,
                 ToShard::Drain { deadline } => self.begin_drain(deadline, listeners),
                 ToShard::Stop => self.begin_drain(now, listeners),
             }
@@ -138,22 +143,44 @@ impl Shard {
         }
     }
 
-    /// Ends sessions by order. The record of each is closed and its socket shut down before this returns.
+    /// Ends sessions by order.
     async fn close_sessions(&self, order: OrderId, sessions: &[SessionId], reason: CloseReason) {
+        let sessions: Vec<_> = sessions.iter().map(|id| (*id, reason)).collect();
+        let count = self.end_sessions(&sessions).await;
+        self.say(Instant::now(), ToControl::Done { order, count });
+    }
+
+    /// Obeys new rules, and ends the sessions that changed admission rules turn away.
+    async fn configure(&self, order: OrderId, rules: &Rules) {
+        *self.settings.borrow_mut() = rules.shard.clone();
+        let turned_away = {
+            let mut core = self.core.borrow_mut();
+            core.settings = rules.sessions.clone();
+            core.rtmp = Arc::clone(&rules.rtmp);
+            core.streams.configure(rules.streams.clone());
+            core.change_gate(Arc::clone(&rules.gate))
+        };
+        let count = self.end_sessions(&turned_away).await;
+        self.say(Instant::now(), ToControl::Done { order, count });
+    }
+
+    /// Ends sessions; returns how many were here. The record of each is closed and its socket shut down before this
+    /// returns.
+    async fn end_sessions(&self, sessions: &[(SessionId, CloseReason)]) -> usize {
         let mut count = 0;
         for some in sessions.chunks(CLOSES_PER_TURN) {
             let now = Instant::now();
-            for id in some {
+            for (id, reason) in some {
                 let owner = self.core.borrow().owner(*id);
                 if let Some(connection) = owner.and_then(|who| self.connection(who.0)) {
-                    self.guarded(&connection, || self.end(&connection, now, reason, true));
+                    self.guarded(&connection, || self.end(&connection, now, *reason, true));
                     count += 1;
                 }
             }
             self.post_outgoing(now);
             glommio::yield_if_needed().await;
         }
-        self.say(Instant::now(), ToControl::Done { order, count });
+        count
     }
 
     /// Does something for one connection; a defect in it costs that connection and nothing else.
@@ -177,7 +204,8 @@ impl Shard {
     fn tick(self: &Rc<Self>, clock: &mut Clock) {
         let now = Instant::now();
         clock.lag_max = clock.lag_max.max(now.saturating_duration_since(clock.next_tick));
-        clock.next_tick = now + TICK;
+        clock.next_tick = now + self.tick;
+        self.totals.borrow_mut().ticks += 1;
         // Publishers that ran ahead of the clock may be due again.
         for key in std::mem::take(&mut *self.paused.borrow_mut()) {
             if let Some(connection) = self.connection(key) {
@@ -189,7 +217,7 @@ impl Shard {
             self.sweep(now);
         }
         if now >= clock.next_report {
-            clock.next_report = now + self.settings.report_every;
+            clock.next_report = now + self.settings.borrow().report_every;
             self.report(now, clock);
         }
         if let Phase::Draining { deadline } = self.state.get() {
@@ -291,7 +319,7 @@ impl Shard {
             return;
         }
         open.retain(|connection| !connection.with_adapter(|adapter| adapter.is_publisher()));
-        let ticks_left = total.saturating_sub(passed).as_millis() / TICK.as_millis() + 1;
+        let ticks_left = total.saturating_sub(passed).as_millis() / self.tick.as_millis().max(1) + 1;
         let share = open.len().div_ceil(usize::try_from(ticks_left).unwrap_or(usize::MAX).max(1));
         for connection in open.into_iter().take(share) {
             self.guarded(connection, || self.end(connection, now, Reason::Drain.into(), true));
@@ -306,3 +334,6 @@ fn thread_cpu() -> Duration {
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,8 +16,9 @@ use crate::shard::Shard;
 
 /// Reads in one turn before others get theirs: 256 KiB.
 const READS_PER_TURN: u32 = 4;
-/// Frames and requests in one turn before others get theirs, for a peer whose messages are tiny.
-const EVENTS_PER_TURN: usize = 200;
+/// Messages obeyed in one turn before others get theirs, for a peer whose messages are tiny: one read may hold
+/// thousands.
+const MESSAGES_PER_TURN: u32 = 200;
 /// Published bytes of one stream that the pump has not handed out, beyond which its publisher is not read: the pace of
 /// the fan-out. Two hundred megabits a second pass within `latency_max`.
 const UNFLUSHED_MAX: u64 = 1 << 20;
@@ -203,10 +204,10 @@ impl Shard {
         }
         self.read_turn(cx, connection, now)?;
         self.write_turn(cx, connection, now)?;
-        if connection.adapter.borrow_mut().is_done() {
-            return Err(Ended::Us(CloseReason::with(Reason::ProtocolError, "refused")));
+        match connection.adapter.borrow_mut().end() {
+            Some(reason) => Err(Ended::Us(reason)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn read_turn(&self, cx: &mut Context<'_>, connection: &Connection, now: Instant) -> Result<(), Ended> {
@@ -214,7 +215,7 @@ impl Shard {
             return Ok(());
         }
         let mut buffer = self.read_buffer.borrow_mut();
-        let mut events = 0;
+        connection.adapter.borrow_mut().begin_turn(MESSAGES_PER_TURN);
         for turn in 0.. {
             {
                 let core = self.core.borrow();
@@ -223,14 +224,17 @@ impl Shard {
                     self.paced.borrow_mut().push(connection.key);
                     return Ok(());
                 }
-                if !connection.adapter.borrow().wants_read(now, &core) {
-                    // The clerk looks again at its next tick.
-                    self.paused.borrow_mut().push(connection.key);
-                    return Ok(());
-                }
             }
-            if turn == READS_PER_TURN || events >= EVENTS_PER_TURN {
+            if connection.adapter.borrow().has_more() {
+                connection.adapter.borrow_mut().handle_more(now, &mut self.core.borrow_mut()).map_err(Ended::Us)?;
+            }
+            if turn == READS_PER_TURN || connection.adapter.borrow().has_more() {
                 cx.waker().wake_by_ref();
+                return Ok(());
+            }
+            if !connection.adapter.borrow().wants_read(now, &self.core.borrow()) {
+                // The clerk looks again at its next tick.
+                self.paused.borrow_mut().push(connection.key);
                 return Ok(());
             }
             if turn > 0 && self.reads_in_rounds.get() && connection.adapter.borrow().is_publisher() {
@@ -252,7 +256,7 @@ impl Shard {
             }
             let input = buffer.get(..bytes).unwrap_or_default();
             let result = connection.adapter.borrow_mut().handle_bytes(now, &mut self.core.borrow_mut(), input);
-            events += result.map_err(Ended::Us)?;
+            result.map_err(Ended::Us)?;
         }
         Ok(())
     }
@@ -277,6 +281,7 @@ impl Shard {
 
     fn read_one_resting(&self, connection: &Connection, now: Instant) {
         let mut buffer = self.read_buffer.borrow_mut();
+        connection.adapter.borrow_mut().begin_turn(MESSAGES_PER_TURN);
         for _ in 0..READS_PER_TURN {
             if !self.reads_in_rounds.get() || !connection.is_open() || connection.order.get().is_some() {
                 return connection.resting.set(false);
@@ -310,6 +315,10 @@ impl Shard {
             self.note_progress(connection);
             if connection.adapter.borrow_mut().has_output() {
                 connection.wake();
+            }
+            if connection.adapter.borrow().has_more() {
+                // Its own task goes on, after the others.
+                return connection.resting.set(false);
             }
             if bytes < buffer.len() {
                 return;

@@ -1,21 +1,22 @@
 //! Everything that crosses between control and a shard, in two enums.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::admission::{Ban, Ticket};
+use crate::admission::{Ban, Ticket, Verdict, Whom};
 use crate::event::Event;
-use crate::names::{Kind, SessionId, ShardId, StreamKey};
+use crate::names::{SessionId, ShardId, StreamKey};
 use crate::session::{CloseReason, Facts, SessionSample};
+use crate::shard::Rules;
 use crate::stream::{RelayReceiver, RelaySender, StreamSample};
 
 /// What a shard tells control.
 pub enum ToControl {
     /// Something happened.
     Event(Event),
-    /// May this session publish its stream? Only control knows who else does. Answered by [`ToShard::PublishVerdict`].
-    AskPublish {
+    /// May this session do what it asks for? A publish always comes here: only control knows who else publishes the
+    /// stream. A play comes here when more than the shard's own rules apply. Answered by [`ToShard::Verdict`].
+    Ask {
         /// Quoted in the answer.
         ticket: Ticket,
         /// Who asks.
@@ -47,12 +48,12 @@ pub enum ToControl {
 
 /// What control tells a shard.
 pub enum ToShard {
-    /// The answer to [`ToControl::AskPublish`].
-    PublishVerdict {
+    /// The answer to [`ToControl::Ask`].
+    Verdict {
         /// Which question.
         ticket: Ticket,
-        /// Yes, or why not.
-        verdict: Result<(), CloseReason>,
+        /// Yes and on which terms, or why not.
+        verdict: Verdict,
     },
     /// Copy frames of a stream homed here into this queue, and ring that shard's doorbell.
     RelayOpen {
@@ -94,13 +95,14 @@ pub enum ToShard {
         bans: Arc<[Ban]>,
     },
     /// Lift one ban.
-    Unban {
-        /// Whose.
-        address: IpAddr,
-        /// In which role.
-        kind: Kind,
-        /// On which stream.
-        key: StreamKey,
+    Unban(Whom),
+    /// Obey these rules from now on, and end the sessions that the new admission rules would not have let in and the
+    /// old ones did. Answered by [`ToControl::Done`].
+    Configure {
+        /// Quoted in the answer.
+        order: OrderId,
+        /// The rules.
+        rules: Arc<Rules>,
     },
     /// Stop accepting, say goodbye to every session, evenly until the deadline, then stop.
     Drain {
@@ -159,6 +161,10 @@ pub struct ShardLoad {
     pub rx_bytes: u64,
     /// Rounds of the pump.
     pub rounds: u64,
+    /// Times that the clerk was woken by mail or a relay, and not by its clock.
+    pub wakeups: u64,
+    /// Times that the clerk looked at the clock.
+    pub ticks: u64,
     /// Frames dropped for slow players.
     pub dropped_frames: u64,
     /// Frames dropped between shards.

@@ -10,9 +10,11 @@ pub mod connection;
 pub mod mail;
 pub mod post;
 pub mod pump;
+pub mod rules;
 pub mod settings;
 
 pub use post::Post;
+pub use rules::Rules;
 pub use settings::Settings;
 
 use std::cell::{Cell, RefCell};
@@ -32,7 +34,7 @@ use socket2::Socket;
 
 use crate::adapter::rtmp::Packager;
 use crate::adapter::{Core, Outgoing};
-use crate::admission::{Bans, Policy};
+use crate::admission::{Ban, Bans, Gate, Policy};
 use crate::io::{doorbell::Sleeper, probe};
 use crate::names::ShardId;
 use crate::shard::connection::Connection;
@@ -45,6 +47,8 @@ pub struct Plan {
     pub id: ShardId,
     /// The core it is pinned to; `None` leaves it to the scheduler.
     pub cpu: Option<usize>,
+    /// How often the clerk looks at the clock: [`TICK`], but for tests of what must not wait for it.
+    pub tick: Duration,
     /// Its rules.
     pub settings: Settings,
     /// The rules of sessions.
@@ -53,8 +57,12 @@ pub struct Plan {
     pub rtmp: Arc<crate::proto::rtmp::Settings>,
     /// The rules of streams.
     pub streams: crate::stream::Settings,
-    /// The rules of admission.
-    pub admission: crate::admission::Settings,
+    /// What a shard knows of admission by itself.
+    pub gate: Arc<Gate>,
+    /// Who must not come back yet, from an earlier life.
+    pub bans: Vec<Ban>,
+    /// How many bans are held at once.
+    pub bans_max: usize,
     /// Labels for instants.
     pub wall: WallAnchor,
     /// Makes session ids that differ between shards and starts.
@@ -74,7 +82,8 @@ pub struct Plan {
 /// A shard's state. One thread.
 pub struct Shard {
     id: ShardId,
-    settings: Settings,
+    tick: Duration,
+    settings: RefCell<Settings>,
     post: Arc<Post>,
     core: RefCell<Core>,
     packager: Packager,
@@ -123,6 +132,8 @@ enum Phase {
     Stopped,
 }
 
+/// How often a shard looks at the clock: a publisher that is paced by it, and a drain, keep to this and no finer.
+pub const TICK: Duration = Duration::from_millis(20);
 /// Bytes of the shared read buffer: the most that one read takes.
 const READ_BUFFER_BYTES: usize = 64 << 10;
 /// Facts reach control at most this often; questions reach it at once.
@@ -174,14 +185,18 @@ pub fn start(plan: Plan) -> io::Result<std::thread::JoinHandle<io::Result<()>>> 
 
 impl Shard {
     async fn run(plan: Plan, ready: std::sync::mpsc::Sender<io::Result<()>>) {
+        let mut bans = Bans::new(plan.bans_max);
         let now = Instant::now();
-        let bans = Bans::new(plan.admission.bans_max);
-        let policy = Policy { settings: plan.admission, bans };
+        for ban in plan.bans {
+            bans.insert(now, ban);
+        }
+        let policy = Policy { gate: plan.gate, bans };
         let packager = Packager::new(&plan.rtmp);
         let core = Core::new(plan.id, plan.sessions, plan.rtmp, plan.streams, policy, plan.wall, plan.seed);
         let shard = Rc::new(Self {
             id: plan.id,
-            settings: plan.settings,
+            tick: plan.tick,
+            settings: RefCell::new(plan.settings),
             post: plan.post,
             core: RefCell::new(core),
             packager,
@@ -283,7 +298,7 @@ impl Shard {
 fn into_mail(out: Outgoing) -> ToControl {
     match out {
         Outgoing::Event(event) => ToControl::Event(event),
-        Outgoing::AskPublish { ticket, facts } => ToControl::AskPublish { ticket, facts },
+        Outgoing::Ask { ticket, facts } => ToControl::Ask { ticket, facts },
         Outgoing::PublisherLeft { key, session } => ToControl::PublisherLeft { key, session },
         Outgoing::Subscribe(key) => ToControl::Subscribe(key),
         Outgoing::Unsubscribe(key) => ToControl::Unsubscribe(key),

@@ -30,7 +30,7 @@ pub async fn run(shard: Rc<Shard>) {
         wait_for_frames(&shard).await;
         let deliveries = shard.core.borrow_mut().streams.take_deliveries();
         load.on_deliveries(Instant::now(), deliveries);
-        let least = load.wait(&shard.settings);
+        let least = load.wait(&shard.settings.borrow());
         shard.reads_in_rounds.set(least >= REST_MIN);
         let due = last_round_at + least;
         let wait = due.saturating_duration_since(Instant::now());

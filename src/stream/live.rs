@@ -251,6 +251,11 @@ impl Live {
         matches!(self.publication, Publication::Present)
     }
 
+    /// Another resume window from now on; one that runs keeps its end.
+    pub fn set_resume_window(&mut self, resume_window: Duration) {
+        self.resume_window = resume_window;
+    }
+
     /// The resume window has passed and those who had to know were told.
     pub fn resume_ended(&mut self) {
         if let Publication::Resumable(_) = self.publication {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sluicegate::admission::{Ban, Bans};
+use sluicegate::admission::{Ban, Bans, Whom};
 use sluicegate::names::Kind;
 
 use crate::support::{address, request, stream_key};
@@ -10,7 +10,7 @@ use crate::support::{address, request, stream_key};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn ban(from: &str, stream: &str, until: Instant) -> Ban {
-    Ban { address: address(from), kind: Kind::Play, key: stream_key(stream), until }
+    Ban { whom: Whom::exactly(address(from), Kind::Play, stream_key(stream)), until }
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn an_ipv4_address_is_the_same_peer_written_as_ipv6() {
         let mut bans = Bans::new(10);
         bans.insert(now, ban(banned, "cam", now + SECOND));
         assert!(bans.is_banned(now, &request(Kind::Play, comes_as, "cam")), "{banned} as {comes_as}");
-        bans.remove(address(comes_as), Kind::Play, &stream_key("cam"));
+        bans.remove(&Whom::exactly(address(comes_as), Kind::Play, stream_key("cam")));
         assert!(bans.is_empty(), "{banned} lifted as {comes_as}");
     }
     // `::192.0.2.1` is an address of its own, whatever it looks like.
@@ -95,10 +95,10 @@ fn a_ban_is_lifted_once_and_only_that_one() {
     let mut bans = Bans::new(10);
     bans.insert(now, ban("192.0.2.1", "cam", now + SECOND));
     bans.insert(now, ban("192.0.2.2", "cam", now + SECOND));
-    bans.remove(address("192.0.2.1"), Kind::Publish, &stream_key("cam"));
+    bans.remove(&Whom::exactly(address("192.0.2.1"), Kind::Publish, stream_key("cam")));
     assert_eq!(bans.len(), 2);
     for _ in 0..2 {
-        bans.remove(address("192.0.2.1"), Kind::Play, &stream_key("cam"));
+        bans.remove(&Whom::exactly(address("192.0.2.1"), Kind::Play, stream_key("cam")));
         assert_eq!(bans.len(), 1);
     }
     assert!(!bans.is_banned(now, &request(Kind::Play, "192.0.2.1", "cam")));

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use sluicegate::admission::{Ban, Bans};
+use sluicegate::admission::{Ban, Bans, Whom};
 use sluicegate::names::Kind;
 
 use crate::support::{address, request, stream_key};
@@ -49,7 +49,7 @@ proptest! {
             match operation {
                 Operation::Insert { who, kind, stream, for_ms } => {
                     let until = now + Duration::from_millis(for_ms);
-                    let ban = Ban { address: address(PEERS[who].0), kind, key: stream_key(STREAMS[stream]), until };
+                    let ban = Ban { whom: Whom::exactly(address(PEERS[who].0), kind, stream_key(STREAMS[stream])), until };
                     bans.insert(now, ban);
                     let subject = (PEERS[who].1, kind, stream);
                     let held = list.iter().position(|(other, _)| *other == subject);
@@ -65,7 +65,7 @@ proptest! {
                     }
                 }
                 Operation::Remove { who, kind, stream } => {
-                    bans.remove(address(PEERS[who].0), kind, &stream_key(STREAMS[stream]));
+                    bans.remove(&Whom::exactly(address(PEERS[who].0), kind, stream_key(STREAMS[stream])));
                     list.retain(|(subject, _)| *subject != (PEERS[who].1, kind, stream));
                 }
                 Operation::Wait { ms } => now += Duration::from_millis(ms),

@@ -1,15 +1,17 @@
 //! What a shard decides by itself.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluicegate::admission::{Access, Ban, Bans, Decision, Policy, Settings};
+use sluicegate::admission::{Access, Ban, Bans, Decision, Gate, Policy, Settings, Whom};
 use sluicegate::names::Kind;
 use sluicegate::session::{CloseReason, Reason, Side};
 
 use crate::support::{address, request, stream_key};
 
 fn policy(publish: Access, play: Access) -> Policy {
-    Policy { settings: Settings { publish, play, ..Settings::default() }, bans: Bans::default() }
+    let settings = Settings { publish, play, ..Settings::default() };
+    Policy { gate: Arc::new(Gate::new(&settings, &[])), bans: Bans::default() }
 }
 
 fn decide(policy: &Policy, kind: Kind, from: &str) -> Decision {
@@ -32,7 +34,7 @@ fn each_role_obeys_its_own_setting() {
 
 #[test]
 fn without_a_word_in_the_configuration_nobody_publishes() {
-    let policy = Policy { settings: Settings::default(), bans: Bans::default() };
+    let policy = Policy { gate: Arc::new(Gate::new(&Settings::default(), &[])), bans: Bans::default() };
     assert!(matches!(decide(&policy, Kind::Publish, "127.0.0.1"), Decision::Deny(_)));
 }
 
@@ -57,14 +59,14 @@ fn a_ban_comes_before_the_profile_and_ends() {
     let now = Instant::now();
     let until = now + Duration::from_secs(10);
     let mut policy = policy(Access::Open, Access::Open);
-    let ban = Ban { address: address("192.0.2.1"), kind: Kind::Play, key: stream_key("cam"), until };
+    let ban = Ban { whom: Whom::exactly(address("192.0.2.1"), Kind::Play, stream_key("cam")), until };
     policy.bans.insert(now, ban);
     let comes = request(Kind::Play, "::ffff:192.0.2.1", "cam");
     assert_eq!(policy.decide(now, &comes), Decision::Deny(Reason::Banned.into()));
     assert_eq!(policy.decide(until, &comes), Decision::Allow);
     assert_eq!(policy.decide(now, &request(Kind::Publish, "192.0.2.1", "cam")), Decision::Allow);
 
-    policy.settings.play = Access::Deny;
+    policy.gate = Arc::new(Gate::new(&Settings { play: Access::Deny, ..Settings::default() }, &[]));
     assert_eq!(policy.decide(now, &comes), Decision::Deny(Reason::Banned.into()), "the ban is what they are told");
 }
 
@@ -86,4 +88,24 @@ fn every_refusal_is_of_the_policy_side() {
             assert_eq!(why.reason.side(), Side::Policy);
         }
     }
+}
+
+#[test]
+fn a_changed_profile_turns_away_those_whom_it_would_not_let_in_any_more_and_nobody_else() {
+    let settings = |publish, play| Settings { publish, play, ..Settings::default() };
+    let away = |old: &Settings, new: &Settings, kind, from: &str| {
+        let policy = Policy { gate: Arc::new(Gate::new(new, &[])), bans: Bans::default() };
+        policy.turned_away_since(&Gate::new(old, &[]), &request(kind, from, "cam"))
+    };
+    let (open, local) = (settings(Access::Open, Access::Open), settings(Access::Loopback, Access::Deny));
+    let changed = |setting| Some(CloseReason::with(Reason::ConfigChanged, setting));
+    assert_eq!(away(&open, &local, Kind::Publish, "192.0.2.1"), changed("admission.publish"));
+    assert_eq!(away(&open, &local, Kind::Publish, "127.0.0.1"), None);
+    assert_eq!(away(&open, &local, Kind::Play, "127.0.0.1"), changed("admission.play"));
+    assert_eq!(away(&local, &open, Kind::Play, "192.0.2.1"), None);
+    // Whom the old profile did not let in is here by somebody else's leave.
+    let closed = settings(Access::Deny, Access::Deny);
+    assert_eq!(away(&local, &closed, Kind::Play, "192.0.2.1"), None);
+    assert_eq!(away(&open, &closed, Kind::Ingest, "192.0.2.1"), None);
+    assert_eq!(Reason::ConfigChanged.side(), Side::Server);
 }

@@ -16,5 +16,6 @@ pub fn address(text: &str) -> IpAddr {
 
 pub fn request(kind: Kind, from: &str, stream: &str) -> Request {
     let remote = SocketAddr::new(address(from), 40_000);
-    Request { kind, protocol: Protocol::Rtmp, key: stream_key(stream), remote, query: None }
+    let local = SocketAddr::from(([198, 51, 100, 1], 1935));
+    Request { kind, protocol: Protocol::Rtmp, key: stream_key(stream), remote, local, query: None }
 }

@@ -1,6 +1,7 @@
 //! The HTTP API against a model made by hand: no shard runs here.
 #![allow(clippy::pedantic)]
 
+mod bans;
 mod description;
 #[path = "../support/desk.rs"]
 mod desk;

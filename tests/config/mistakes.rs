@@ -18,12 +18,12 @@ fn cf_01_misspelt_section_is_told() {
 
 #[test]
 fn cf_01_key_in_the_wrong_section_is_sent_to_the_right_one() {
-    let refused = refusal("latency_max = \"40ms\"\n[rtmp]\nqueue_bytes = \"1MiB\"\n");
+    let refused = refusal("latency_max = \"40ms\"\n[rtmp]\ngop_bytes = \"1MiB\"\n");
     assert_eq!(
         refused,
         [
             "f:1:1: error: latency_max: there is no such key; did you mean `shard.latency_max`?",
-            "f:3:1: error: rtmp.queue_bytes: there is no such key; did you mean `stream.queue_bytes`?",
+            "f:3:1: error: rtmp.gop_bytes: there is no such key; did you mean `stream.gop_bytes`?",
         ]
     );
 }

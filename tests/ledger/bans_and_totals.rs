@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sluicegate::admission::Whom;
 use sluicegate::ledger::StoredBan;
 use sluicegate::names::{Kind, StreamKey};
 use sluicegate::session::What;
@@ -9,37 +10,36 @@ use sluicegate::stdx::ids::SplitMix;
 
 use crate::support::*;
 
-fn ban(address: &str, kind: Kind, ms: u64) -> StoredBan {
-    let key = StreamKey::new(&name("default"), &name("live"), &name("cam"));
-    StoredBan { address: address.parse().unwrap(), kind, key, until_unix_ms: NOON_MS + ms }
+fn cam() -> StreamKey {
+    StreamKey::new(&name("default"), &name("live"), &name("cam"))
+}
+
+fn ban(address: &str, kind: Option<Kind>, key: Option<StreamKey>, ms: u64) -> StoredBan {
+    StoredBan { whom: Whom { address: address.parse().unwrap(), kind, key }, until_unix_ms: NOON_MS + ms }
 }
 
 #[test]
 fn bans_outlive_the_process_until_they_end_or_are_lifted() {
     let folder = folder();
     let bed = Bed::new(&settings(folder.path()));
-    bed.ledger.ban(ban("192.0.2.1", Kind::Publish, 1_000));
-    bed.ledger.ban(ban("192.0.2.1", Kind::Publish, 90_000));
-    bed.ledger.ban(ban("::ffff:192.0.2.2", Kind::Play, 90_000));
-    bed.ledger.ban(ban("192.0.2.3", Kind::Play, 90_000));
-    bed.ledger.ban(ban("2001:db8::4", Kind::Play, 2_000));
-    let lifted = ban("192.0.2.3", Kind::Play, 0);
-    bed.ledger.unban(lifted.address, lifted.kind, &lifted.key);
+    let on_cam = |address: &str, kind, ms| ban(address, Some(kind), Some(cam()), ms);
+    bed.ledger.ban(on_cam("192.0.2.1", Kind::Publish, 1_000));
+    bed.ledger.ban(on_cam("192.0.2.1", Kind::Publish, 90_000));
+    bed.ledger.ban(on_cam("::ffff:192.0.2.2", Kind::Play, 90_000));
+    bed.ledger.ban(on_cam("192.0.2.3", Kind::Play, 90_000));
+    bed.ledger.ban(ban("192.0.2.3", None, None, 90_000));
+    bed.ledger.ban(ban("2001:db8::4", Some(Kind::Play), None, 2_000));
+    bed.ledger.unban(&on_cam("192.0.2.3", Kind::Play, 0).whom);
     bed.stop();
-    for (now, expected) in [
-        (
-            1_000,
-            vec![
-                ("192.0.2.1", Kind::Publish, 90_000),
-                ("192.0.2.2", Kind::Play, 90_000),
-                ("2001:db8::4", Kind::Play, 2_000),
-            ],
-        ),
-        (3_000, vec![("192.0.2.1", Kind::Publish, 90_000), ("192.0.2.2", Kind::Play, 90_000)]),
-        (90_000, vec![]),
-    ] {
+    let long = vec![
+        on_cam("192.0.2.1", Kind::Publish, 90_000),
+        on_cam("192.0.2.2", Kind::Play, 90_000),
+        ban("192.0.2.3", None, None, 90_000),
+    ];
+    let mut short = long.clone();
+    short.push(ban("2001:db8::4", Some(Kind::Play), None, 2_000));
+    for (now, expected) in [(1_000, short), (3_000, long), (90_000, vec![])] {
         let (opened, _) = open(&settings(folder.path()), NOON_MS + now);
-        let expected: Vec<StoredBan> = expected.into_iter().map(|(ip, kind, ms)| ban(ip, kind, ms)).collect();
         assert_eq!(opened.bans(), expected, "{now} ms later");
     }
 }

@@ -10,10 +10,11 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
+use sluicegate::admission::{Ban, Whom};
 use sluicegate::api::backend::Answer;
 use sluicegate::api::{Backend, Settings, router};
 use sluicegate::control::view::{Rates, SessionRow};
-use sluicegate::control::{CommandError, Terminate, Terminated, View};
+use sluicegate::control::{CommandError, Dependencies, Terminate, Terminated, View};
 use sluicegate::event::{Bus, Cursor, Event, Recorded};
 use sluicegate::names::{ConnectionId, Kind, Name, Protocol, SessionId, ShardId, StreamKey};
 use sluicegate::session::{CloseReason, Counters, Facts, State};
@@ -39,6 +40,7 @@ struct Inner {
 #[derive(Clone, Debug)]
 pub enum Order {
     Terminate(Box<Terminate>),
+    Ban(Ban),
     Drain(Duration),
 }
 
@@ -128,6 +130,21 @@ impl Backend for Desk {
         }
         self.0.orders.lock().unwrap().push(Order::Terminate(Box::new(what)));
         Box::pin(std::future::ready(Ok(Terminated { ids, matched, closed, banned })))
+    }
+
+    fn ban(&self, ban: Ban) -> Answer<'_, Result<Terminated, CommandError>> {
+        self.0.view.lock().unwrap().bans.insert(Instant::now(), ban.clone());
+        self.0.orders.lock().unwrap().push(Order::Ban(ban));
+        Box::pin(async { Ok(Terminated { banned: 1, ..Terminated::default() }) })
+    }
+
+    fn unban(&self, whom: Whom) -> Answer<'_, Result<bool, CommandError>> {
+        let lifted = self.0.view.lock().unwrap().bans.remove(&whom);
+        Box::pin(async move { Ok(lifted) })
+    }
+
+    fn dependencies(&self) -> Dependencies {
+        Dependencies::default()
     }
 
     fn drain(&self, over: Duration) {

@@ -5,8 +5,18 @@
 mod support;
 
 mod accounting;
+mod blocked_log;
+mod bursts;
+mod comings_and_goings;
+mod control_floods;
+mod handshakes;
 mod hostile;
+mod hostile_commands;
 mod lifecycle;
+mod listing;
+mod lying_lengths;
+mod media_floods;
 mod publishers;
 mod shards;
 mod terminate;
+mod verdicts;

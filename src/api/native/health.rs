@@ -11,7 +11,9 @@ use utoipa::ToSchema;
 use crate::api::native::json;
 use crate::api::query::Params;
 use crate::api::{Problem, Shared};
-use crate::control::View;
+use crate::control::{Dependencies, View};
+use crate::hook::{BreakerState, Status};
+use crate::ledger::Health as LedgerHealth;
 use crate::metrics::{Beside, CONTENT_TYPE, Process, render};
 
 /// A shard that has not reported for so long does not answer.
@@ -86,6 +88,7 @@ pub(crate) async fn readyz(State(api): State<Shared>, RawQuery(query): RawQuery)
             },
         },
     ];
+    let checks = checks.into_iter().chain(dependencies(&api.control.dependencies())).collect::<Vec<_>>();
     let status = match () {
         () if draining => "draining",
         () if !ready => "starting",
@@ -104,10 +107,29 @@ pub(crate) async fn metrics(State(api): State<Shared>, RawQuery(query): RawQuery
     Params::parse(query.as_deref(), &[])?;
     // The next event's number is one more than there were events.
     let events = api.control.subscribe(None).0.saturating_sub(1);
-    let beside = Beside { process: Process::read(), events, api_plaintext: api.plaintext };
+    let dependencies = api.control.dependencies();
+    let beside = Beside { process: Process::read(), events, api_plaintext: api.plaintext, dependencies };
     let now = Instant::now();
     let text = api.control.view(|view| render(view, &beside, now));
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
+
+/// Those on whom the server depends. What ails them does not make it unready: whoever is here is served, and what is to
+/// be told waits.
+fn dependencies(on: &Dependencies) -> impl Iterator<Item = Check> + '_ {
+    let ledger = on.ledger.iter().map(|ledger| Check {
+        name: "ledger",
+        ok: ledger.health == LedgerHealth::Ok,
+        detail: ledger.trouble.clone().unwrap_or_else(|| ledger.health.as_str().to_owned()),
+    });
+    let hook = |name: &'static str, status: &Status| Check {
+        name,
+        ok: status.breaker == BreakerState::Closed,
+        detail: format!("{}: breaker {}, {} waiting", status.name, status.breaker.as_str(), status.queue),
+    };
+    let asks = on.asks.iter().map(move |status| hook("hook.ask", status));
+    let tells = on.tells.iter().map(move |status| hook("hook.tell", status));
+    ledger.chain(asks).chain(tells)
 }
 
 /// The shards that do not answer.

@@ -1,5 +1,6 @@
 //! Our own API, under `/v1`, with health, metrics and its own description.
 
+pub mod bans;
 pub mod events;
 pub mod health;
 pub mod node;
@@ -25,6 +26,8 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/sessions/terminate", post(terminate::terminate))
         .route("/v1/sessions/{id}", delete(terminate::close).get(sessions::one))
+        .route("/v1/bans", get(bans::list).post(bans::ban))
+        .route("/v1/bans/{id}", delete(bans::lift))
         .route("/v1/summary", get(summary::summary))
         .route("/v1/streams", get(streams::list))
         .route("/v1/streams/{*path}", get(streams::one))

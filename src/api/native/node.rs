@@ -35,6 +35,8 @@ pub struct Node {
     ready: bool,
     /// It takes no new sessions.
     draining: bool,
+    /// Which configuration is in force: 1 is that of the start, each reload that takes effect makes the next.
+    config_generation: u64,
     /// Running sessions.
     sessions: usize,
     /// Streams that are published, played, or wait for their publisher.
@@ -95,6 +97,10 @@ pub struct Shard {
     reads: u64,
     /// Rounds of the pump since the start.
     rounds: u64,
+    /// Times that mail or a relay woke the core, since the start.
+    wakeups: u64,
+    /// Times that it looked at the clock, since the start.
+    ticks: u64,
     /// Frames dropped for slow players since the start.
     dropped_frames: u64,
     /// Frames dropped between shards since the start.
@@ -148,6 +154,7 @@ pub(crate) async fn node(State(api): State<Shared>, RawQuery(query): RawQuery) -
         uptime_ms: millis(now.saturating_duration_since(view.started_at)),
         ready: view.ready,
         draining: view.draining,
+        config_generation: view.config_generation,
         sessions: view.sessions.len(),
         streams: view.streams.len(),
         memory: Memory {
@@ -195,6 +202,8 @@ impl Shard {
             writes: load.writes,
             reads: load.reads,
             rounds: load.rounds,
+            wakeups: load.wakeups,
+            ticks: load.ticks,
             dropped_frames: load.dropped_frames,
             relay_dropped: load.relay_dropped,
             glitches: load.glitches,

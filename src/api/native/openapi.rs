@@ -11,16 +11,18 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use crate::api::native::{events, health, node, sessions, streams, summary, terminate};
+use crate::api::native::{bans, events, health, node, sessions, streams, summary, terminate};
 use crate::api::problem::ProblemBody;
 use crate::api::query::Params;
 use crate::api::{Problem, Shared};
+use crate::names::{APP_BYTES_MAX, STREAM_BYTES_MAX};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Sluicegate", description = "Sessions, streams and the server itself. Errors are RFC 9457 problem \
         details that name the field."),
-    paths(sessions::list, sessions::one, terminate::close, terminate::terminate, summary::summary, streams::list,
+    paths(sessions::list, sessions::one, terminate::close, terminate::terminate, bans::list, bans::ban, bans::lift,
+        summary::summary, streams::list,
         streams::one, events::events, node::node, node::drain, health::healthz, health::readyz, health::metrics,
         openapi),
     components(schemas(ProblemBody, events::EventBody)),
@@ -98,7 +100,7 @@ fn describe(open: bool) -> Value {
         filter["properties"][name] = filter_schema(name);
     }
     schemas["Filter"] = filter;
-    for name in ["TerminateBody", "DrainBody"] {
+    for name in ["TerminateBody", "DrainBody", "BanRequest"] {
         schemas[name]["additionalProperties"] = json!(false);
     }
     let terminate = &mut schemas["TerminateBody"];
@@ -110,6 +112,15 @@ fn describe(open: bool) -> Value {
         {"required": ["confirm"]},
         {"required": ["dry_run"], "properties": {"dry_run": {"const": true}}},
     ]);
+    let ban = &mut schemas["BanRequest"];
+    ban["dependentRequired"] = json!({"app": ["stream"], "stream": ["app"], "vhost": ["app", "stream"]});
+    for name in ["kind", "vhost", "app", "stream"] {
+        ban["properties"][name]["pattern"] = filter_schema(name)["pattern"].clone();
+    }
+    for (name, longest) in [("vhost", APP_BYTES_MAX), ("app", APP_BYTES_MAX), ("stream", STREAM_BYTES_MAX)] {
+        // In characters, where names are measured in bytes: a schema cannot say it closer.
+        ban["properties"][name]["maxLength"] = json!(longest);
+    }
     let items = text["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
     let operations = items.filter_map(Value::as_object_mut).flat_map(|item| item.values_mut());
     let parameters = operations.filter_map(|operation| operation.get_mut("parameters")?.as_array_mut()).flatten();
@@ -188,6 +199,8 @@ mod tests {
             "/v1/sessions",
             "/v1/sessions/{id}",
             "/v1/sessions/terminate",
+            "/v1/bans",
+            "/v1/bans/{id}",
             "/v1/summary",
             "/v1/streams",
             "/v1/streams/{vhost}/{app}/{stream}",

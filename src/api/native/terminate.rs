@@ -54,7 +54,7 @@ pub struct TerminateBody {
 }
 
 /// A duration with its unit, or whole seconds.
-fn ban_for_schema() -> Schema {
+pub(super) fn ban_for_schema() -> Schema {
     let text = ObjectBuilder::new()
         .schema_type(Type::String)
         .pattern(Some("^[1-9][0-9]{0,17}(ms|s|m|min|h|d)?$"))
@@ -123,15 +123,7 @@ pub(crate) async fn terminate(State(api): State<Shared>, request: Request) -> Re
         }
         fields.finish()?;
     }
-    let ban_for = match body.take("ban_for") {
-        None => None,
-        Some(Value::Text(text)) => Some(ban_text(&text)?),
-        Some(Value::Whole(seconds)) if seconds > 0 => Some(BAN_MAX.min(Duration::from_secs(seconds))),
-        Some(Value::Number(seconds)) if seconds >= 1.0 && seconds.fract() == 0.0 => {
-            Some(BAN_MAX.min(Duration::try_from_secs_f64(seconds).unwrap_or(BAN_MAX)))
-        }
-        Some(_) => return Err(ban_wrong()),
-    };
+    let ban_for = take_ban_for(&mut body)?;
     let dry_run = body.take_flag("dry_run")?.unwrap_or(false);
     let confirm = body.take_text("confirm")?;
     body.finish()?;
@@ -156,6 +148,19 @@ pub(crate) async fn terminate(State(api): State<Shared>, request: Request) -> Re
 
 fn reason(ban_for: Option<Duration>) -> crate::session::CloseReason {
     if ban_for.is_some() { Reason::Banned.into() } else { Reason::Kicked.into() }
+}
+
+/// The body's `ban_for`: a text with a unit, or whole seconds.
+pub(super) fn take_ban_for(body: &mut body::Object) -> Result<Option<Duration>, Problem> {
+    match body.take("ban_for") {
+        None => Ok(None),
+        Some(Value::Text(text)) => ban_text(&text).map(Some),
+        Some(Value::Whole(seconds)) if seconds > 0 => Ok(Some(BAN_MAX.min(Duration::from_secs(seconds)))),
+        Some(Value::Number(seconds)) if seconds >= 1.0 && seconds.fract() == 0.0 => {
+            Ok(Some(BAN_MAX.min(Duration::try_from_secs_f64(seconds).unwrap_or(BAN_MAX))))
+        }
+        Some(_) => Err(ban_wrong()),
+    }
 }
 
 /// `"30s"`, or `"30"` for seconds.

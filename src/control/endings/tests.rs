@@ -1,6 +1,7 @@
 use super::*;
 use crate::control::Filter;
 use crate::control::testing::{id, key, row, with_facts};
+use crate::names::Kind;
 use crate::session::Reason;
 use crate::stdx::clock::WallAnchor;
 
@@ -132,7 +133,7 @@ fn every_shard_knows_the_bans_before_any_session_is_closed() {
         assert_eq!(bans.len(), 2, "one for each peer, role and stream: {bans:?}");
         for path in ["live/a", "live/b"] {
             let address = "192.0.2.1".parse().unwrap();
-            assert!(bans.contains(&Ban { address, kind: Kind::Play, key: key(path), until }));
+            assert!(bans.contains(&Ban { whom: Whom::exactly(address, Kind::Play, key(path)), until }));
         }
     }
     desk.done(bans[0].1, 2);

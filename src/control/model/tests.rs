@@ -30,7 +30,7 @@ impl Desk {
     fn report(&mut self, shard: u16, sessions: Vec<SessionSample>, streams: Vec<StreamSample>, home: Option<u16>) {
         let report = Report { shard: ShardId(shard), at: self.now, sessions, streams, load: ShardLoad::default() };
         let home = home.map(ShardId);
-        self.model.report(&mut self.view, &report, |_| home, |_| home.is_some());
+        self.model.report(&mut self.view, &report, |_| home, |_| home.is_some(), |_| ());
     }
 
     fn collector(&self) -> &Collector {

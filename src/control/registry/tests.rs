@@ -340,7 +340,7 @@ impl World {
     fn take_actions(&mut self) {
         while let Some(action) = self.registry.poll() {
             match action {
-                Action::Verdict { to, ticket, verdict } => {
+                Action::Verdict { to, ticket, verdict, .. } => {
                     // The asker may have left; its shard then has said so.
                     if let Some((shard, facts)) = self.asking.remove(&ticket.0) {
                         assert_eq!(shard, to);

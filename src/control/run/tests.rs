@@ -1,12 +1,13 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::admission::Ticket;
+use crate::admission::{Access, Gate, Ticket, Whom};
 use crate::control::testing::{Wires, facts, id, key};
-use crate::control::{CommandError, Filter, Terminate, Terminated};
+use crate::control::{CommandError, Configured, Filter, Terminate, Terminated};
 use crate::event::{Attempt, Event, Recorded, StreamWhat};
 use crate::names::{Kind, Protocol};
-use crate::session::{Change, Counters, Facts};
+use crate::session::{Change, CloseReason, Counters, Facts};
+use crate::shard::Rules;
 use crate::shard::mail::{Report, ShardLoad};
 
 /// Short, so that tests of silence are.
@@ -23,11 +24,19 @@ fn setup(shards: usize) -> Setup {
     }
 }
 
+/// A desk that says yes, no ledger, nobody to ask or tell.
+fn outside() -> Outside {
+    let settings = crate::admission::Settings { publish: Access::Open, ..crate::admission::Settings::default() };
+    let gate = Arc::new(Gate::new(&settings, &[]));
+    let desk = Desk::new(&settings, Vec::new(), gate, WallAnchor::now()).unwrap();
+    Outside { desk, asks: None, ledger: None, sinks: Vec::new(), endpoints: Vec::new(), bans: Bans::default() }
+}
+
 /// Runs `test` beside a control task over wires of `capacity`.
 fn beside_control<F: Future<Output = ()>>(capacity: usize, test: impl FnOnce(Handle, Wires) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
-        let (handle, control) = start(&setup(2));
+        let (handle, control) = start(&setup(2), outside());
         let wires = Wires::new(2, capacity);
         let task = tokio::task::spawn_local(control.run(wires.clone()));
         tokio::time::timeout(Duration::from_secs(30), test(handle, wires)).await.expect("the test hangs");
@@ -44,7 +53,11 @@ fn change(facts: &Arc<Facts>, what: What) -> ToControl {
 }
 
 fn ask(facts: &Arc<Facts>) -> ToControl {
-    ToControl::AskPublish { ticket: Ticket(7), facts: facts.clone() }
+    ToControl::Ask { ticket: Ticket(7), facts: facts.clone() }
+}
+
+fn whom() -> Whom {
+    Whom::exactly("192.0.2.1".parse().unwrap(), Kind::Play, key("live/a"))
 }
 
 fn all() -> Terminate {
@@ -61,11 +74,11 @@ async fn until(handle: &Handle, holds: impl Fn(&View) -> bool) {
 #[test]
 fn handles_may_be_held_by_what_asks_for_send() {
     fn is_send<T: Send>(_: &T) {}
-    let (handle, _control) = start(&setup(1));
+    let (handle, _control) = start(&setup(1), outside());
     let mut cursor = handle.subscribe(None);
     is_send(&handle.terminate(all()));
     is_send(&handle.next_event(&mut cursor));
-    is_send(&handle.unban("192.0.2.1".parse().unwrap(), Kind::Play, key("live/a")));
+    is_send(&handle.unban(whom()));
 }
 
 #[test]
@@ -75,7 +88,7 @@ fn a_publisher_is_admitted_and_its_stream_relayed_to_the_shard_that_asked() {
         wires.tell(1, ToControl::Subscribe(key("live/a")));
         wires.tell(0, change(&publisher, What::Opened));
         wires.tell(0, ask(&publisher));
-        assert!(matches!(wires.next(0).await, ToShard::PublishVerdict { ticket: Ticket(7), verdict: Ok(()) }));
+        assert!(matches!(wires.next(0).await, ToShard::Verdict { ticket: Ticket(7), verdict: Ok(_) }));
         assert!(matches!(wires.next(0).await, ToShard::RelayOpen { to: ShardId(1), .. }));
         assert!(matches!(wires.next(1).await, ToShard::RelayAttach { .. }));
         let holder = |view: &View| view.streams.get(&key("live/a")).and_then(|row| row.publisher);
@@ -92,12 +105,12 @@ fn fa_09_two_shards_ask_and_the_old_one_goes_first() {
         let (old, new) = (session(1, 0, Kind::Publish), session(2, 1, Kind::Publish));
         wires.tell(0, ask(&old));
         wires.tell(1, ask(&new));
-        assert!(matches!(wires.next(0).await, ToShard::PublishVerdict { verdict: Ok(()), .. }));
+        assert!(matches!(wires.next(0).await, ToShard::Verdict { verdict: Ok(_), .. }));
         let ToShard::Close { order, sessions, reason } = wires.next(0).await else { panic!("not a close") };
         assert_eq!((sessions, reason.reason), (vec![id(1)], Reason::Replaced));
         assert!(wires.take(1).is_none(), "the newcomer waits");
         wires.tell(0, ToControl::Done { order, count: 1 });
-        assert!(matches!(wires.next(1).await, ToShard::PublishVerdict { verdict: Ok(()), .. }));
+        assert!(matches!(wires.next(1).await, ToShard::Verdict { verdict: Ok(_), .. }));
         until(&handle, |view| view.publish_replaced == 1).await;
         for (publisher, resumed) in [(id(1), false), (id(2), true)] {
             let (_, recorded) = handle.next_event(&mut cursor).await;
@@ -165,10 +178,10 @@ fn a_full_queue_delays_mail_and_keeps_its_order() {
         for n in 1..=50 {
             let mut facts = (*session(n, 0, Kind::Publish)).clone();
             facts.key = key(&format!("live/{n}"));
-            wires.tell(0, ToControl::AskPublish { ticket: Ticket(n), facts: Arc::new(facts) });
+            wires.tell(0, ToControl::Ask { ticket: Ticket(n), facts: Arc::new(facts) });
         }
         for n in 1..=50 {
-            let ToShard::PublishVerdict { ticket, .. } = wires.next(0).await else { panic!("not a verdict") };
+            let ToShard::Verdict { ticket, .. } = wires.next(0).await else { panic!("not a verdict") };
             assert_eq!(ticket, Ticket(n));
         }
     });
@@ -203,8 +216,8 @@ fn events_are_read_in_order_and_a_consumer_resumes() {
     beside_control(100, |handle, wires| async move {
         let mut cursor = handle.subscribe(None);
         let player = session(1, 0, Kind::Play);
-        handle.set_ready(Instant::now());
-        handle.set_ready(Instant::now());
+        handle.set_ready(Instant::now()).await;
+        handle.set_ready(Instant::now()).await;
         wires.tell(0, change(&player, What::Opened));
         wires.tell(0, change(&player, What::Started));
         let mut numbers = Vec::new();
@@ -226,7 +239,7 @@ fn events_are_read_in_order_and_a_consumer_resumes() {
 fn a_drain_refuses_publishers_waits_for_every_shard_and_ends_control() {
     beside_control(100, |handle, _| async move {
         drop(handle);
-        let (handle, control) = start(&setup(2));
+        let (handle, control) = start(&setup(2), outside());
         let wires = Wires::new(2, 100);
         let task = tokio::task::spawn_local(control.run(wires.clone()));
         handle.drain(Duration::MAX);
@@ -235,8 +248,8 @@ fn a_drain_refuses_publishers_waits_for_every_shard_and_ends_control() {
             assert!(matches!(wires.next(shard).await, ToShard::Drain { .. }));
         }
         wires.tell(0, ask(&session(1, 0, Kind::Publish)));
-        let ToShard::PublishVerdict { verdict, .. } = wires.next(0).await else { panic!("not a verdict") };
-        assert_eq!(verdict, Err(Reason::Drain.into()));
+        let ToShard::Verdict { verdict, .. } = wires.next(0).await else { panic!("not a verdict") };
+        assert_eq!(verdict, Err(Box::new(CloseReason::from(Reason::Drain).into())));
         wires.tell(0, ToControl::Stopped);
         wires.tell(1, ToControl::Stopped);
         task.await.unwrap();
@@ -260,7 +273,7 @@ fn a_second_signal_stops_a_drain_under_way() {
 fn a_shard_that_never_stops_is_told_to_and_then_left_behind() {
     beside_control(100, |handle, _| async move {
         drop(handle);
-        let (handle, mut control) = start(&setup(2));
+        let (handle, mut control) = start(&setup(2), outside());
         (control.stop_after, control.leave_after) = (ORDER, ORDER);
         let wires = Wires::new(2, 100);
         let task = tokio::task::spawn_local(control.run(wires.clone()));
@@ -281,9 +294,53 @@ fn reports_reach_the_view_and_a_lifted_ban_every_shard() {
         let report = Report { shard: ShardId(1), at: Instant::now(), sessions: Vec::new(), streams: Vec::new(), load };
         wires.tell(1, ToControl::Report(Box::new(report)));
         until(&handle, |view| view.shards[1].load.connections == 3).await;
-        handle.unban("192.0.2.1".parse().unwrap(), Kind::Play, key("live/a")).await.unwrap();
+        assert!(!handle.unban(whom()).await.unwrap(), "nobody was banned");
         for shard in [0, 1] {
-            assert!(matches!(wires.next(shard).await, ToShard::Unban { .. }));
+            assert!(matches!(wires.next(shard).await, ToShard::Unban(_)));
         }
+    });
+}
+
+#[test]
+fn new_rules_are_in_force_when_every_shard_has_said_so() {
+    beside_control(100, |handle, wires| async move {
+        let mut rules = Rules::default();
+        rules.admission.duplicate_publish = DuplicatePublish::Reject;
+        let asked = tokio::task::spawn_local({
+            let (handle, rules) = (handle.clone(), Arc::new(rules));
+            async move { handle.configure(rules).await }
+        });
+        for (shard, closed) in [(0, 3), (1, 4)] {
+            let ToShard::Configure { order, rules } = wires.next(shard).await else { panic!("no rules") };
+            assert_eq!(rules.admission.duplicate_publish, DuplicatePublish::Reject);
+            assert!(!asked.is_finished(), "shard {shard} has not answered");
+            wires.tell(shard, ToControl::Done { order, count: closed });
+        }
+        assert_eq!(asked.await.unwrap(), Ok(Configured { generation: 2, closed: 7 }));
+        // Control obeys them too: who comes second is refused, where the first rules would have replaced the first.
+        let (old, new) = (session(1, 0, Kind::Publish), session(2, 1, Kind::Publish));
+        wires.tell(0, ask(&old));
+        assert!(matches!(wires.next(0).await, ToShard::Verdict { verdict: Ok(_), .. }));
+        wires.tell(1, ask(&new));
+        assert!(matches!(wires.next(1).await, ToShard::Verdict { verdict: Err(_), .. }));
+        handle.note_refused_reload().await;
+        until(&handle, |view| view.reloads_refused == 1 && view.config_generation == 2).await;
+    });
+}
+
+#[test]
+fn a_shard_that_does_not_answer_has_the_rules_in_its_mail_and_the_caller_is_told() {
+    beside_control(100, |handle, wires| async move {
+        let configured = handle.configure(Arc::new(Rules::default()));
+        let answered = async {
+            let ToShard::Configure { order, .. } = wires.next(0).await else { panic!("no rules") };
+            wires.tell(0, ToControl::Done { order, count: 0 });
+        };
+        let (configured, ()) = tokio::join!(configured, answered);
+        assert_eq!(configured, Err(CommandError::Timeout));
+        let ToShard::Configure { order, .. } = wires.next(1).await else { panic!("no rules") };
+        // Late, and harmless.
+        wires.tell(1, ToControl::Done { order, count: 0 });
+        until(&handle, |view| view.config_generation == 2).await;
     });
 }

@@ -105,7 +105,7 @@ pub(super) struct ConnectCall {
 }
 
 /// Reads the command object of `connect`.
-pub(super) fn read_connect(call: &Call) -> Result<(ConnectInfo, ConnectCall), Refusal> {
+pub(super) fn read_connect(call: &Call) -> Result<(ConnectInfo, ConnectCall), Refusal<'static>> {
     if call.is_broken {
         return Err(UNREADABLE_CONNECT);
     }

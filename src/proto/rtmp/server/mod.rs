@@ -1,6 +1,7 @@
 //! The server's side of one RTMP connection: bytes in, events and bytes out, time as an argument.
 
 mod command;
+mod held;
 mod meter;
 mod output;
 mod publisher;
@@ -18,6 +19,7 @@ use crate::proto::rtmp::message::{self, LimitType, Parsed, UserControl, type_id}
 use crate::proto::rtmp::{ProtocolError, Settings};
 
 use command::{Call, ConnectCall, NameProblem};
+use held::Held;
 use meter::{Meter, after};
 use output::{Level, Output, info, object, text};
 use publisher::Publisher;
@@ -100,11 +102,11 @@ pub enum ServerEvent {
 /// Why a publish or play is refused, as the peer's user will read it
 /// (`onStatus` with level `error`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Refusal<'a> {
     /// `NetStream.Publish.BadName`, `NetStream.Play.StreamNotFound`, `NetStream.Publish.Denied`, …
     pub code: &'static str,
     /// One sentence.
-    pub description: &'static str,
+    pub description: &'a str,
 }
 
 /// The engine.
@@ -126,8 +128,10 @@ pub struct Server {
     reader: chunk::Reader,
     output: Output,
     events: VecDeque<ServerEvent>,
-    /// Bytes that wait for a verdict.
-    held_input: Vec<u8>,
+    /// Bytes that wait for a verdict, or for the next turn.
+    held_input: Held,
+    /// Messages that may still be obeyed in this turn; `None` where the owner has no turns.
+    turn_left: Option<u32>,
     /// When a publish or play must have been accepted; `None` while one is.
     command_deadline: Option<Deadline>,
     /// All bytes that ever came, handshake included.
@@ -208,7 +212,8 @@ impl Server {
             reader: chunk::Reader::new(settings),
             output: Output::new(),
             events: VecDeque::new(),
-            held_input: Vec::new(),
+            held_input: Held::default(),
+            turn_left: None,
             command_deadline: None,
             received_bytes: 0,
             acknowledged_bytes: 0,
@@ -310,10 +315,39 @@ impl Server {
         bytes
     }
 
-    /// False while media waits for a verdict beyond `verdict_buffer`: stop reading.
+    /// False while media waits for a verdict beyond `verdict_buffer`, or something for the next turn: stop reading.
     #[must_use]
     pub fn wants_read(&self) -> bool {
-        self.held_input.len() < self.held_input_max()
+        if self.waits_for_verdict() {
+            self.held_input.len() < self.held_input_max()
+        } else {
+            self.held_input.is_empty()
+        }
+    }
+
+    /// Begins a turn in which at most `messages` are obeyed, each frame of an aggregate being one; what comes beyond
+    /// them waits for [`handle_more`](Self::handle_more) in the next (RT-39). An owner that never calls this has
+    /// everything obeyed at once.
+    pub fn begin_turn(&mut self, messages: u32) {
+        self.turn_left = Some(messages);
+    }
+
+    /// True while bytes wait that only a turn keeps from being obeyed.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        !self.held_input.is_empty() && !self.waits_for_verdict() && !self.is_final()
+    }
+
+    /// Goes on with what the last turn left.
+    ///
+    /// # Errors
+    /// As for [`handle_bytes`](Self::handle_bytes).
+    pub fn handle_more(&mut self, now: Instant) -> Result<(), ProtocolError> {
+        self.now = now;
+        if let Stage::Failed(error) = self.stage {
+            return Err(error);
+        }
+        self.go_on().map_err(|error| self.fail(error))
     }
 
     /// Answers `connect` with yes.
@@ -393,6 +427,11 @@ impl Server {
 
     /// Answers `publish` or `play` with no. The connection stays open until its command deadline or the owner's close.
     pub fn reject(&mut self, request: RequestId, refusal: Refusal) {
+        self.reject_to(request, refusal, None);
+    }
+
+    /// The same, naming the URL where the peer should go instead: in `ex`, as a refused `connect` would.
+    pub fn reject_to(&mut self, request: RequestId, refusal: Refusal, redirect: Option<&str>) {
         let is_asked = matches!(
             self.activity,
             Activity::PublishAsked(asked) | Activity::PlayAsked(asked) if asked == request
@@ -401,7 +440,10 @@ impl Server {
             return;
         }
         self.activity = Activity::Idle;
-        self.output.status(request.stream_id, Level::Error, refusal.code, refusal.description);
+        match redirect {
+            None => self.output.status(request.stream_id, Level::Error, refusal.code, refusal.description),
+            Some(url) => self.output.status_elsewhere(request.stream_id, refusal.code, refusal.description, url),
+        }
         self.resume();
     }
 
@@ -460,6 +502,16 @@ impl Server {
         self.is_final()
     }
 
+    /// What the peer did wrong, once it has: also where it was found in bytes that had waited for a verdict, so that no
+    /// call could tell it.
+    #[must_use]
+    pub fn failure(&self) -> Option<ProtocolError> {
+        match self.stage {
+            Stage::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Bytes the engine holds for its peer: partial messages, held media, output.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
@@ -492,33 +544,61 @@ impl Server {
         self.read(input.get(progress.consumed..).unwrap_or_default())
     }
 
-    /// Reads messages as long as no verdict stands in the way, and keeps the rest.
-    fn read(&mut self, mut input: &[u8]) -> Result<(), ProtocolError> {
-        while !input.is_empty() && !self.is_final() {
-            if self.waits_for_verdict() {
-                self.held_input.extend_from_slice(input);
-                return if self.held_input.len() > self.held_input_max().saturating_add(READ_OVERSHOOT_MAX) {
-                    Err(ProtocolError::Limit("verdict_buffer"))
-                } else {
-                    Ok(())
-                };
-            }
-            let outcome = self.reader.poll_message(self.now, &mut input);
+    /// Reads messages as long as neither a verdict nor the end of the turn stands in the way, and keeps the rest.
+    fn read(&mut self, input: &[u8]) -> Result<(), ProtocolError> {
+        if !self.held_input.is_empty() {
+            self.hold(input)?;
+            return self.go_on();
+        }
+        let mut rest = input;
+        self.obey(&mut rest)?;
+        self.hold(rest)
+    }
+
+    /// Reads on in what was kept.
+    fn go_on(&mut self) -> Result<(), ProtocolError> {
+        // Nothing is added to it meanwhile: obeying a message makes events and answers and no input.
+        let mut held = mem::take(&mut self.held_input);
+        let mut rest = held.rest();
+        let outcome = self.obey(&mut rest);
+        let left = if self.is_final() { 0 } else { rest.len() };
+        held.keep_last(left);
+        self.held_input = held;
+        outcome
+    }
+
+    /// Goes on after a verdict. An error is kept and told by the next call that can.
+    fn resume(&mut self) {
+        if let Err(error) = self.go_on() {
+            self.fail(error);
+        }
+    }
+
+    /// Obeys messages from the front of `input`, and leaves what must wait.
+    fn obey(&mut self, input: &mut &[u8]) -> Result<(), ProtocolError> {
+        while !input.is_empty() && !self.is_final() && !self.waits_for_verdict() && self.turn_left != Some(0) {
+            let outcome = self.reader.poll_message(self.now, input);
             let glitches = self.reader.take_glitches();
             if let Some(message) = outcome? {
+                let events = self.events.len();
                 self.on_message(message)?;
+                let frames = u32::try_from(self.events.len().saturating_sub(events)).unwrap_or(u32::MAX);
+                self.turn_left = self.turn_left.map(|left| left.saturating_sub(frames.max(1)));
             }
             self.on_glitches(glitches)?;
         }
         Ok(())
     }
 
-    /// Goes on with what waited for a verdict. An error is kept and told by the next call that can.
-    fn resume(&mut self) {
-        let input = mem::take(&mut self.held_input);
-        if let Err(error) = self.read(&input) {
-            self.fail(error);
+    fn hold(&mut self, input: &[u8]) -> Result<(), ProtocolError> {
+        if input.is_empty() || self.is_final() {
+            return Ok(());
         }
+        self.held_input.extend(input);
+        if self.held_input.len() > self.held_input_max().saturating_add(READ_OVERSHOOT_MAX) {
+            return Err(ProtocolError::Limit("verdict_buffer"));
+        }
+        Ok(())
     }
 
     fn waits_for_verdict(&self) -> bool {
@@ -642,12 +722,12 @@ impl Server {
             self.fail_call(&call, "The arguments cannot be read.");
             return self.on_glitches(1);
         }
-        self.obey(message.stream_id, &call);
+        self.on_call(message.stream_id, &call);
         Ok(())
     }
 
     /// Obeys a readable command of a connected peer.
-    fn obey(&mut self, stream_id: u32, call: &Call) {
+    fn on_call(&mut self, stream_id: u32, call: &Call) {
         match call.name.as_str() {
             "createStream" => self.on_create_stream(call),
             "publish" => self.on_publish(stream_id, call),
@@ -929,13 +1009,13 @@ impl Server {
 
     fn fail(&mut self, error: ProtocolError) -> ProtocolError {
         self.stage = Stage::Failed(error);
-        self.held_input = Vec::new();
+        self.held_input = Held::default();
         error
     }
 
     fn close(&mut self) {
         self.stage = Stage::Closing;
-        self.held_input = Vec::new();
+        self.held_input = Held::default();
     }
 
     fn is_final(&self) -> bool {

@@ -49,6 +49,15 @@ impl Output {
         self.command(stream_id, "onStatus", 0.0, &[Value::Null, info(level, code, description)]);
     }
 
+    /// `onStatus` that sends the peer elsewhere.
+    pub(super) fn status_elsewhere(&mut self, stream_id: u32, code: &str, description: &str, url: &str) {
+        let mut status = info(Level::Error, code, description);
+        if let Value::Object(items) = &mut status {
+            items.push((b"ex".to_vec(), object([("code", Value::Number(302.0)), ("redirect", text(url))])));
+        }
+        self.command(stream_id, "onStatus", 0.0, &[Value::Null, status]);
+    }
+
     /// A data message.
     pub(super) fn data(&mut self, stream_id: u32, values: &[Value]) {
         let mut body = Vec::with_capacity(128);

@@ -1,0 +1,244 @@
+//! What an RTMP connection writes: the engine's answers, and the stream from the player's cursor on.
+
+use std::io::IoSlice;
+use std::time::Instant;
+
+use crate::adapter::rtmp::{Packager, Role, Rtmp};
+use crate::adapter::{Core, Flow, Sent, Wire};
+use crate::media::Frame;
+use crate::session::{State, What};
+use crate::stream::{Due, Package, Written};
+
+/// Slices of one vectored write. A block of the log is 64 KiB, so sixteen carry more than a write ever takes.
+const SLICES_MAX: usize = 16;
+/// Bytes of one write: a newcomer's whole group of pictures goes out in few calls, and no single player keeps the
+/// shard for longer than it takes to copy this much.
+const WRITE_BYTES_MAX: usize = 512 << 10;
+
+impl Rtmp {
+    /// Writes what is due: the engine's own answers first, then the stream from the player's cursor on.
+    pub fn write(&mut self, now: Instant, core: &mut Core, wire: &mut dyn Wire) -> Flow {
+        match self.prepare(now, core) {
+            Due::GiveUp => return Flow::GiveUp,
+            Due::Nothing if self.engine.output().is_empty() => {
+                self.close_ending(now, core);
+                return Flow::Idle;
+            }
+            _ => {}
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let mut log_first = false;
+        let mut filled = 0;
+        let output = std::mem::take(self.engine.output());
+        let (offered, result) = {
+            let mut offered = 0_usize;
+            let live = match &self.role {
+                Role::Playing(it) => core.streams.get(it.slot).map(|entry| (&it.cursor, &entry.live)),
+                _ => None,
+            };
+            // An answer may not cut a chunk of the stream in two: the rest of a frame that is half out goes first.
+            if let Some((cursor, live)) = live {
+                let remainder = cursor.frame_remainder();
+                if remainder > 0 && !output.is_empty() {
+                    log_first = true;
+                    let max = remainder.min(WRITE_BYTES_MAX as u64);
+                    filled = cursor.slices(live, usize::try_from(max).unwrap_or(WRITE_BYTES_MAX), &mut slices);
+                }
+            }
+            if !log_first {
+                if !output.is_empty()
+                    && let Some(slot) = slices.first_mut()
+                {
+                    *slot = IoSlice::new(&output);
+                    filled = 1;
+                }
+                if let Some((cursor, live)) = live
+                    && let Some(rest) = slices.get_mut(filled..)
+                {
+                    filled = filled.saturating_add(cursor.slices(live, WRITE_BYTES_MAX, rest));
+                }
+            }
+            let slices = slices.get(..filled).unwrap_or_default();
+            for slice in slices {
+                offered = offered.saturating_add(slice.len());
+            }
+            if offered == 0 { (0, Sent::Bytes(0)) } else { (offered, wire.send(slices)) }
+        };
+        let sent = match result {
+            Sent::Bytes(sent) => sent,
+            Sent::Blocked => 0,
+            Sent::Gone => {
+                *self.engine.output() = output;
+                return Flow::Gone;
+            }
+        };
+        let sent_from_output = if log_first { 0 } else { sent.min(output.len()) };
+        self.restore(output, sent_from_output);
+        self.on_written(now, core, sent, sent.saturating_sub(sent_from_output), offered);
+        if sent < offered || result == Sent::Blocked {
+            return Flow::Blocked;
+        }
+        if self.engine.output().is_empty() {
+            self.close_ending(now, core);
+        }
+        // A player of one track gets a slice for each frame and may be owed more than fitted.
+        let has_more = log_first || offered >= WRITE_BYTES_MAX || filled == SLICES_MAX;
+        if has_more { Flow::More } else { Flow::Idle }
+    }
+
+    /// The first bytes that wait for a peer which takes none: what readiness is to be asked for with. Empty when
+    /// nothing waits.
+    pub fn with_first_waiting<R>(&mut self, core: &Core, use_it: impl FnOnce(&[u8]) -> R) -> R {
+        let mut slices = [IoSlice::new(&[]); 1];
+        if let Role::Playing(it) = &self.role
+            && let Some(entry) = core.streams.get(it.slot)
+            && (self.engine.output().is_empty() || it.cursor.frame_remainder() > 0)
+        {
+            let remainder = it.cursor.frame_remainder();
+            let max = if self.engine.output().is_empty() || remainder == 0 {
+                WRITE_BYTES_MAX
+            } else {
+                usize::try_from(remainder).unwrap_or(WRITE_BYTES_MAX)
+            };
+            it.cursor.slices(&entry.live, max, &mut slices);
+            let [first] = slices;
+            return use_it(&first);
+        }
+        use_it(self.engine.output())
+    }
+
+    /// Books `sent` bytes that went out through [`with_first_waiting`](Self::with_first_waiting).
+    pub fn handle_written(&mut self, now: Instant, core: &mut Core, sent: usize) {
+        let from_log = match &self.role {
+            Role::Playing(it) => self.engine.output().is_empty() || it.cursor.frame_remainder() > 0,
+            _ => false,
+        };
+        if from_log {
+            self.on_written(now, core, sent, sent, sent);
+        } else {
+            let output = std::mem::take(self.engine.output());
+            self.restore(output, sent);
+            self.on_written(now, core, sent, 0, sent);
+        }
+    }
+
+    /// The player's cursor after the clock and the window: jumps it where it fell out, sends headers where needed.
+    pub(super) fn prepare(&mut self, now: Instant, core: &mut Core) -> Due {
+        let Role::Playing(it) = &mut self.role else { return Due::Nothing };
+        let Some(entry) = core.streams.get(it.slot) else { return Due::Nothing };
+        let mut due = it.cursor.due(&entry.live, &entry.settings, now);
+        let mut jumped = None;
+        if let Due::Jumped { dropped_frames, headers_changed } = due {
+            jumped = Some(dropped_frames);
+            if headers_changed {
+                it.headers = None;
+            }
+            due = it.cursor.due(&entry.live, &entry.settings, now);
+        }
+        let mut header_bytes = 0;
+        let mut header_frames = 0;
+        if let Due::Bytes(waiting) = due {
+            it.wait_until = None;
+            // Headers go into the engine's own output, which is written before the log: only at a frame's boundary.
+            if it.headers.is_none() && it.cursor.frame_remainder() == 0 {
+                let headers = entry.live.headers();
+                it.headers = Some(headers.generation);
+                let packager = Packager::new(&core.rtmp);
+                let at = it.cursor.timestamp_ms(&entry.live);
+                for frame in it.cursor.missing_headers(&entry.live) {
+                    let frame = Frame { timestamp_ms: at.unwrap_or(frame.timestamp_ms), ..frame.clone() };
+                    packager.package(&frame, self.engine.output());
+                    header_bytes += frame.payload.len() as u64;
+                    header_frames += 1;
+                }
+            }
+            // The counters of a player that keeps up are touched once a write, not twice.
+            if (waiting > it.queue_peak || header_frames > 0)
+                && let Some(counters) = core.sessions.counters_mut(it.session)
+            {
+                it.queue_peak = it.queue_peak.max(waiting);
+                counters.queue_peak_bytes = counters.queue_peak_bytes.max(waiting);
+                counters.tx_media_bytes += header_bytes;
+                counters.tx_frames += header_frames;
+            }
+        }
+        if let Some(dropped_frames) = jumped.filter(|dropped| *dropped > 0) {
+            let session = it.session;
+            if let Some(counters) = core.sessions.counters_mut(session) {
+                counters.overflows += 1;
+                counters.dropped_frames += dropped_frames;
+            }
+            core.dropped_frames += dropped_frames;
+            if core.sessions.state(session) == Some(State::Running) {
+                core.record(now, session, What::Overflowed { dropped_frames });
+            }
+        }
+        due
+    }
+
+    fn restore(&mut self, mut output: Vec<u8>, sent: usize) {
+        // An idle connection keeps no buffer: what is sent whole is freed rather than cleared.
+        if sent < output.len() {
+            output.drain(..sent);
+            *self.engine.output() = output;
+        }
+    }
+
+    fn on_written(&mut self, now: Instant, core: &mut Core, sent: usize, from_log: usize, offered: usize) {
+        let Role::Playing(it) = &mut self.role else { return self.book(core, 0, sent as u64) };
+        let session = it.session;
+        let mut written = Written::default();
+        let mut lag = 0;
+        if let Some(entry) = core.streams.get(it.slot) {
+            if from_log > 0 {
+                it.last_write_at = now;
+                written = it.cursor.on_written(&entry.live, from_log as u64);
+            }
+            lag = it.cursor.lag_bytes(&entry.live);
+        }
+        let mut delivered = 0;
+        if let Some(counters) = core.sessions.counters_mut(session) {
+            counters.tx_bytes += sent as u64;
+            counters.tx_frames += written.frames;
+            counters.tx_media_bytes += written.media_bytes;
+            delivered = counters.tx_media_bytes;
+        }
+        if sent < offered {
+            if sent > 0 || it.blocked_since.is_none() {
+                it.blocked_since = Some(now);
+            }
+            core.sessions.set_queue(session, lag);
+        } else if it.blocked_since.take().is_some() {
+            core.sessions.set_queue(session, 0);
+        }
+        if from_log == 0 {
+            return;
+        }
+        match core.sessions.state(session) {
+            Some(State::Establishing) if delivered >= core.settings.play_started_bytes => {
+                core.record(now, session, What::Started);
+            }
+            Some(State::Stalling) => core.record(now, session, What::Recovered),
+            _ => {}
+        }
+    }
+
+    /// A play that ends in the middle of a frame: the rest of the frame goes before the answers, or they would be read
+    /// as part of it.
+    pub(super) fn keep_remainder(&mut self, core: &mut Core) {
+        let Role::Playing(it) = &self.role else { return };
+        let left = usize::try_from(it.cursor.frame_remainder()).unwrap_or(usize::MAX);
+        let Some(entry) = core.streams.get(it.slot).filter(|_| left > 0) else { return };
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let filled = it.cursor.slices(&entry.live, left, &mut slices);
+        let mut rest: Vec<u8> = slices.iter().take(filled).flat_map(|slice| slice.iter().copied()).collect();
+        let bytes = rest.len() as u64;
+        let written = it.cursor.clone().on_written(&entry.live, bytes);
+        rest.append(self.engine.output());
+        *self.engine.output() = rest;
+        if let Some(counters) = core.sessions.counters_mut(it.session) {
+            counters.tx_frames += written.frames;
+            counters.tx_media_bytes += written.media_bytes;
+        }
+    }
+}

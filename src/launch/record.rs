@@ -1,0 +1,144 @@
+//! The ledger and the hooks at the start: what an earlier life left is closed and told, then everything runs.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::admission::{AppPattern, Ban, Bans, Desk, Gate, HookRule};
+use crate::config::Config;
+use crate::control::journal;
+use crate::control::spool::LedgerSpool;
+use crate::event::{Event, Sink};
+use crate::hook::settings::{Ask, OnFailure};
+use crate::hook::webhook::Webhook;
+use crate::hook::{Asks, Endpoint};
+use crate::launch::StartError;
+use crate::ledger::{self, Ledger};
+use crate::stdx::clock::WallAnchor;
+
+/// What a start prepares for control and the shards.
+pub(crate) struct Prepared {
+    /// For control.
+    pub(crate) outside: crate::control::Outside,
+    /// What every shard obeys by itself.
+    pub(crate) gate: Arc<Gate>,
+    /// Whom every shard refuses from the beginning.
+    pub(crate) bans: Vec<Ban>,
+    /// The ledger, where one is configured.
+    pub(crate) ledger: Option<Ledger>,
+    /// Receivers, and what is still to be told to each.
+    pub(crate) tellers: Vec<(Endpoint, LedgerSpool)>,
+}
+
+/// Opens the ledger, closes what a crash left open, and makes ready to ask and tell.
+pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result<Prepared, StartError> {
+    let node = node_name();
+    let hooks: Vec<HookRule> = config.hook.ask.iter().map(hook_rule).collect();
+    let gate = Arc::new(Gate::new(&config.admission, &hooks));
+    let desk = Desk::new(&config.admission, hooks, Arc::clone(&gate), wall)
+        .map_err(|error| StartError::Configuration(error.to_string()))?;
+    let asks = if config.hook.ask.is_empty() { None } else { Some(make(Asks::new(&config.hook, &node))?) };
+
+    let start = uuid::Uuid::new_v4().to_string();
+    let mut sinks = Vec::new();
+    let mut endpoints = Vec::new();
+    for tell in config.hook.tell.iter().filter(|tell| tell.enabled) {
+        let filter = tell.filter().map_err(|error| StartError::Configuration(format!("hook.tell: {error}")))?;
+        let encoder = Box::new(Webhook::new(&node, &start));
+        sinks.push(Sink { name: tell.name.as_str().into(), filter, encoder });
+        endpoints.push(make(Endpoint::new(&config.hook, tell))?);
+    }
+
+    let mut bans = Bans::new(config.admission.bans_max);
+    let ledger = open_ledger(config, wall, now, &sinks, &mut bans)?;
+    let tellers = match &ledger {
+        Some(ledger) => {
+            let spools = sinks.iter().map(|sink| LedgerSpool::new(ledger.clone(), Arc::clone(&sink.name)));
+            endpoints.iter().cloned().zip(spools).collect()
+        }
+        None => Vec::new(),
+    };
+    let held = bans.iter().map(|(whom, until)| Ban { whom: whom.clone(), until }).collect();
+    let checkpoint_every = config.ledger.checkpoint_every;
+    let record = ledger.clone().map(|ledger| (ledger, checkpoint_every));
+    let outside = crate::control::Outside { desk, asks, ledger: record, sinks, endpoints, bans };
+    Ok(Prepared { outside, gate, bans: held, ledger, tellers })
+}
+
+fn open_ledger(
+    config: &Config,
+    wall: WallAnchor,
+    now: Instant,
+    sinks: &[Sink],
+    bans: &mut Bans,
+) -> Result<Option<Ledger>, StartError> {
+    if config.ledger.directory.is_empty() {
+        return Ok(None);
+    }
+    let failed = |error: ledger::FileError| StartError::Ledger(error.to_string());
+    let mut opened = ledger::open(&config.ledger, wall, now).map_err(failed)?;
+    let recovered = opened
+        .recover(&mut |change| {
+            let event = Event::Session(change.clone());
+            tracing::info!(
+                sid = %change.facts.id,
+                stream = %change.facts.key,
+                reason = "server_crash",
+                "session_closed"
+            );
+            // The number names only events that belong to no session.
+            journal::tells(sinks, &event, 0, &wall)
+        })
+        .map_err(failed)?;
+    for finding in opened.findings() {
+        tracing::warn!(ev = "ledger", "{finding}");
+    }
+    let known: Vec<&str> = sinks.iter().map(|sink| &*sink.name).collect();
+    let forgotten = opened.forget_other_sinks(&known).map_err(failed)?;
+    if forgotten > 0 {
+        tracing::warn!(ev = "ledger", forgotten, "events waited for receivers that are not configured any more");
+    }
+    if recovered.sessions > 0 {
+        tracing::warn!(
+            ev = "ledger",
+            sessions = recovered.sessions,
+            started = recovered.started,
+            took_ms = u64::try_from(recovered.took.as_millis()).unwrap_or(u64::MAX),
+            "the server did not stop in good order; what was running is closed as server_crash"
+        );
+    }
+    let today = wall.unix_ms(now);
+    for stored in opened.bans() {
+        let left = Duration::from_millis(stored.until_unix_ms.saturating_sub(today));
+        bans.insert(now, Ban { whom: stored.whom, until: now + left });
+    }
+    let ledger = opened.start().map_err(|error| StartError::Resource { what: "the ledger's thread".into(), error })?;
+    Ok(Some(ledger))
+}
+
+/// How this server names itself to back ends.
+fn node_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let plain = name.trim().chars().filter(|c| c.is_ascii_graphic()).take(64);
+    let mut text = String::new();
+    for c in plain {
+        let _ = write!(text, "{c}");
+    }
+    if text.is_empty() { "sluicegate".to_owned() } else { text }
+}
+
+fn make<T>(made: Result<T, crate::hook::StartError>) -> Result<T, StartError> {
+    made.map_err(|error| StartError::Configuration(format!("hook: {error}")))
+}
+
+fn hook_rule(ask: &Ask) -> HookRule {
+    HookRule {
+        apps: ask.apps.iter().filter_map(|app| AppPattern::parse(app).ok()).collect(),
+        kinds: ask.kinds.clone(),
+        play_on_failure: ask.play_on_failure == OnFailure::Allow,
+        cache_publish: ask.cache_publish,
+        stale_if_error: ask.stale_if_error,
+        recheck_every: ask.recheck_every,
+        ..HookRule::default()
+    }
+}

@@ -1,0 +1,195 @@
+//! What happens while it is open who may publish.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use sluicegate::proto::rtmp::message::type_id::VIDEO;
+
+use crate::support::hand::{Hand, picture, picture_number};
+use crate::support::raw::Raw;
+use crate::support::{PATIENCE, Server, eventually};
+
+#[test]
+fn rt_36_media_without_a_publish_closes_and_is_counted() {
+    let server = Server::start("");
+    let mut calm = crate::support::calm::Calm::start(&server, "calm");
+    // From somebody who has asked for nothing, and from somebody who plays.
+    let mut nobody = Hand::connected(server.rtmp, "live");
+    nobody.message(VIDEO, 1, 0, &picture(true, 0, 100));
+    assert_eq!(server.wait_for_attempt(nobody.local()), ("protocol_error".into(), "media_before_publish".into()));
+    let mut player = Hand::playing(server.rtmp, "live", "calm");
+    let session = player.session(&server);
+    player.message(VIDEO, 1, 0, &picture(true, 0, 100));
+    let ended = player.wait_for_end(&server, &session);
+    assert_eq!(
+        (&ended["reason"], &ended["detail"]),
+        (&"protocol_error".into(), &"media_before_publish".into()),
+        "{ended:#}"
+    );
+    nobody.drain();
+    player.drain();
+    calm.assert_undisturbed(&server);
+}
+
+/// Control stands still for a second over this name.
+#[cfg(feature = "faults")]
+const SLOW: &str = "fault-slow-control";
+
+/// What the process holds, told by the kernel: control, which would tell it too, stands still.
+#[cfg(feature = "faults")]
+fn resident_bytes(server: &Server) -> u64 {
+    let table = std::fs::read_to_string(format!("/proc/{}/statm", server.pid())).unwrap();
+    table.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
+}
+
+#[cfg(feature = "faults")]
+#[test]
+fn rt_36_fa_31_media_before_the_verdict_waits_in_the_socket_and_then_comes_in_order() {
+    const PICTURES: u64 = 1_200;
+    let server =
+        Server::start("[shard]\ncount = 1\n[rtmp]\nverdict_buffer = \"64KiB\"\n[sessions]\nstall_after = \"30s\"");
+    let mut calm = crate::support::calm::Calm::start(&server, "calm");
+    let mut player = Raw::play(server.rtmp, "live", SLOW).start();
+    let mut hand = Hand::connected(server.rtmp, "live");
+    hand.set_chunk_size(65_536);
+    let before = resident_bytes(&server);
+    hand.publish(SLOW);
+    let flood = std::thread::spawn(move || {
+        // 24 MiB, none of which waits for the answer.
+        for number in 0..PICTURES {
+            hand.message(VIDEO, 1, number, &picture(number % 25 == 0, number, 20_000));
+        }
+        hand
+    });
+    let began = std::time::Instant::now();
+    let mut peak = 0;
+    let mut beats = 0;
+    while began.elapsed() < Duration::from_millis(700) {
+        calm.beat();
+        beats += 1;
+        peak = peak.max(resident_bytes(&server));
+    }
+    // Nobody has answered yet, and shards do not wait for who would.
+    assert_eq!(player.messages.iter().filter_map(picture_number).count(), 0);
+    assert!(
+        calm.pictures().len() + 5 > beats,
+        "{} of {beats} pictures while control stood still",
+        calm.pictures().len()
+    );
+    let held = peak.saturating_sub(before);
+    assert!(held < 4 << 20, "{held} bytes held for one verdict");
+
+    let last = |it: &Raw| it.messages.iter().filter_map(picture_number).next_back();
+    assert!(player.pump_until(PATIENCE, |it| last(it) == Some(PICTURES - 1)), "{:?}", last(&player));
+    let numbers: Vec<_> = player.messages.iter().filter_map(picture_number).collect();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "pictures are missing or out of order");
+    let mut hand = flood.join().unwrap();
+    hand.expect_code("NetStream.Publish.Start");
+    let path = format!("/v1/sessions?kind=publish&stream={SLOW}");
+    eventually("every frame is booked", || server.get(&path).1["sessions"][0]["frames"]["rx"] == PICTURES);
+    calm.assert_undisturbed(&server);
+}
+
+#[cfg(feature = "faults")]
+#[test]
+fn rt_59_who_leaves_before_the_verdict_never_began() {
+    let server = Server::start("");
+    let mut calm = crate::support::calm::Calm::start(&server, "calm");
+    let mut hand = Hand::connected(server.rtmp, "live");
+    hand.publish(SLOW);
+    let local = hand.local().to_string();
+    calm.beat();
+    drop(hand);
+    let of_peer = || -> Vec<(String, serde_json::Value)> {
+        let events = server.events("session").into_iter();
+        events.filter(|(_, data)| data["remote"] == local).collect()
+    };
+    eventually("its end is recorded", || of_peer().iter().any(|(name, _)| name == "session.closed"));
+    server.settle();
+    let events = of_peer();
+    let names: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["session.opened", "session.closed"], "{events:#?}");
+    assert_eq!(events[1].1["reason"], "client_done");
+    assert_eq!(server.sessions("kind=publish").len(), 1, "only the calm one");
+    // The stream is free for the next who asks.
+    let mut next = Raw::publish(server.rtmp, "live", SLOW).start();
+    next.send_picture(0);
+    server.wait_for_sessions(&format!("stream={SLOW}&kind=publish&state=running"), 1);
+    calm.assert_undisturbed(&server);
+}
+
+/// So many publishers that come for one stream at the same moment.
+fn rush(server: &Server, count: usize) -> Vec<Raw> {
+    let mut all: Vec<Raw> =
+        (0..count).map(|number| Raw::publish(server.rtmp, "live", &format!("rush?key={number}"))).collect();
+    for one in &mut all {
+        assert!(one.pump_until(PATIENCE, |it| it.started || it.refused.is_some() || it.closed), "no verdict");
+    }
+    all
+}
+
+#[test]
+fn rt_60_of_many_publishers_at_once_one_is_taken() {
+    let server = Server::start("[shard]\ncount = 2\n[admission]\nduplicate_publish = \"reject\"");
+    let mut all = rush(&server, 16);
+    let taken: Vec<usize> = (0..all.len()).filter(|index| all[*index].started).collect();
+    assert_eq!(taken.len(), 1, "{taken:?}");
+    for one in all.iter().filter(|it| !it.started) {
+        assert_eq!(one.refused.as_ref().map(|refused| refused.0.as_str()), Some("NetStream.Publish.BadName"));
+    }
+    all[taken[0]].send_picture(0);
+    let running = server.wait_for_sessions("kind=publish&state=running", 1);
+    assert!(running[0]["remote"] == all[taken[0]].local().to_string());
+    drop(all);
+    server.wait_for_sessions("", 0);
+    let closed = server.events("session.closed");
+    let refused = closed.iter().filter(|(_, it)| it["reason"] == "duplicate_publish").count();
+    assert_eq!((closed.len(), refused), (16, 15), "{closed:#?}");
+}
+
+#[test]
+fn rt_60_a_stream_never_has_two_writers_however_often_it_is_taken_over() {
+    let server = Server::start("[shard]\ncount = 2\n[admission]\nduplicate_publish = \"takeover\"");
+    let mut viewers: Vec<Raw> = (0..6).map(|_| Raw::play(server.rtmp, "live", "rush").start()).collect();
+    let shards: BTreeSet<u64> =
+        server.wait_for_sessions("kind=play", 6).iter().map(|it| it["shard"].as_u64().unwrap()).collect();
+    // Each writes as soon and as long as it may.
+    let writers: Vec<_> = (0..12_u64)
+        .map(|writer| {
+            let addr = server.rtmp;
+            std::thread::spawn(move || {
+                let mut raw = Raw::publish(addr, "live", &format!("rush?key={writer}"));
+                raw.pump_until(PATIENCE, |it| it.started || it.refused.is_some() || it.closed);
+                for n in 0..100 {
+                    raw.send(9, n * 10, &picture(true, writer << 32 | n, 400));
+                    raw.pump_until(Duration::from_millis(2), |_| false);
+                    if raw.closed || raw.refused.is_some() {
+                        break;
+                    }
+                }
+            })
+        })
+        .collect();
+    while !writers.iter().all(std::thread::JoinHandle::is_finished) {
+        for viewer in &mut viewers {
+            viewer.pump_until(Duration::from_millis(2), |_| false);
+        }
+    }
+    server.wait_for_sessions("kind=publish", 0);
+    let mut changes = 0;
+    for viewer in &mut viewers {
+        viewer.pump_until(Duration::from_millis(100), |_| false);
+        let mut seen = Vec::new();
+        for number in viewer.messages.iter().filter_map(picture_number) {
+            let writer = number >> 32;
+            if seen.last() != Some(&writer) {
+                assert!(!seen.contains(&writer), "writer {writer} came back after {seen:?}");
+                seen.push(writer);
+            }
+        }
+        changes = changes.max(seen.len());
+        assert!(!viewer.ended && !viewer.closed);
+    }
+    assert!(changes > 1, "nobody took over from anybody, on shards {shards:?}");
+    assert_eq!(server.metrics().sum("sluicegate_internal_errors_total", ""), 0);
+}
