@@ -12,7 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::log::Format;
 use crate::config::{Loaded, Overrides, Refused, Severity};
 use crate::launch::client::Client;
-use crate::launch::{Exit, check, demo, kick, run, sessions};
+use crate::launch::ledger::LedgerCommand;
+use crate::launch::{Exit, check, demo, kick, ledger, run, sessions};
 use crate::stdx::units::{Secret, parse_duration};
 
 /// The file that is used when none is named and it exists.
@@ -44,6 +45,9 @@ enum Command {
     Sessions(SessionsArgs),
     /// End sessions of a running server.
     Kick(KickArgs),
+    /// Look at the files of a ledger.
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
     /// Print the version.
     Version,
 }
@@ -249,6 +253,7 @@ fn execute(arguments: impl IntoIterator<Item = OsString>) -> Exit {
                 wait(kick::kick(&client, &what))
             },
         ),
+        Command::Ledger(command) => ledger::ledger(&command),
         Command::Version => {
             println!("sluicegate {}", env!("CARGO_PKG_VERSION"));
             Exit::Clean

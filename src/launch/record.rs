@@ -75,11 +75,8 @@ fn open_ledger(
     if config.ledger.directory.is_empty() {
         return Ok(None);
     }
-    let failed = |error: ledger::OpenError| StartError::Ledger(error.to_string());
+    let failed = |error: ledger::FileError| StartError::Ledger(error.to_string());
     let mut opened = ledger::open(&config.ledger, wall, now).map_err(failed)?;
-    for finding in opened.findings() {
-        tracing::warn!(ev = "ledger", "{finding}");
-    }
     let recovered = opened
         .recover(&mut |change| {
             let event = Event::Session(change.clone());
@@ -93,6 +90,14 @@ fn open_ledger(
             journal::tells(sinks, &event, 0, &wall)
         })
         .map_err(failed)?;
+    for finding in opened.findings() {
+        tracing::warn!(ev = "ledger", "{finding}");
+    }
+    let known: Vec<&str> = sinks.iter().map(|sink| &*sink.name).collect();
+    let forgotten = opened.forget_other_sinks(&known).map_err(failed)?;
+    if forgotten > 0 {
+        tracing::warn!(ev = "ledger", forgotten, "events waited for receivers that are not configured any more");
+    }
     if recovered.sessions > 0 {
         tracing::warn!(
             ev = "ledger",
