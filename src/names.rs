@@ -25,6 +25,12 @@ impl SessionId {
         (text.len() == 36).then(|| Uuid::try_parse(text).ok().map(Self)).flatten()
     }
 
+    /// The id of the sixteen bytes that [`as_u128`](Self::as_u128) gave.
+    #[must_use]
+    pub fn from_u128(bits: u128) -> Self {
+        Self(Uuid::from_u128(bits))
+    }
+
     /// The sixteen bytes, for use as a cursor or a hash key.
     #[must_use]
     pub fn as_u128(self) -> u128 {

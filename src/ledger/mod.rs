@@ -2,6 +2,7 @@
 
 mod day;
 mod entry;
+pub mod history;
 mod open;
 mod settings;
 mod status;

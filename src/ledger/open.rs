@@ -92,6 +92,12 @@ pub struct Files {
 }
 
 impl Files {
+    /// Of a folder that no server of this process has open.
+    #[must_use]
+    pub fn offline(directory: &Path) -> Self {
+        Self { directory: directory.to_path_buf() }
+    }
+
     /// Where they are.
     #[must_use]
     pub fn directory(&self) -> &Path {
