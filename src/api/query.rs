@@ -36,6 +36,12 @@ impl Params {
         Ok(Self(found))
     }
 
+    /// Parameters that came by another way than a query string, each once.
+    #[must_use]
+    pub fn of(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self(pairs.into_iter().collect())
+    }
+
     /// The value of `name`, once.
     pub fn take(&mut self, name: &str) -> Option<String> {
         let at = self.0.iter().position(|(other, _)| other == name)?;

@@ -111,8 +111,11 @@ impl Desk {
 
     /// The default API of a server that has a ledger.
     pub fn client_of(&self, history: History) -> Client {
-        let settings = Settings { rate: 1_000_000, ..Settings::default() };
-        Client { router: self.router_with(history, &settings), peer: "127.0.0.1:50000".parse().unwrap() }
+        self.client_at(history, &Settings { rate: 1_000_000, ..Settings::default() })
+    }
+
+    pub fn client_at(&self, history: History, settings: &Settings) -> Client {
+        Client { router: self.router_with(history, settings), peer: "127.0.0.1:50000".parse().unwrap() }
     }
 
     /// The default API, fast enough for tests.
