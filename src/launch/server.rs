@@ -22,6 +22,7 @@ use crate::io::{memory, probe, tcp};
 use crate::launch::record::{self, Prepared};
 use crate::launch::{Exit, check};
 use crate::ledger::Ledger;
+use crate::ledger::history::History;
 use crate::names::ShardId;
 use crate::shard;
 use crate::shard::Post;
@@ -242,7 +243,8 @@ fn run_control(
     runtime.block_on(async {
         let api = tokio::net::TcpListener::from_std(api).map_err(|error| error.to_string())?;
         let (close_api, api_closes) = oneshot::channel::<()>();
-        let router = crate::api::router(handle.clone(), &config.api);
+        let history = ledger.as_ref().map(|ledger| History::new(ledger.files()));
+        let router = crate::api::router(handle.clone(), history, &config.api);
         let api = tokio::spawn(crate::api::serve(api, router, async {
             let _ = api_closes.await;
         }));
