@@ -92,6 +92,13 @@ impl Endpoint {
         &self.0.name
     }
 
+    /// Signs with the secrets of other settings from now on, if the receiver is among them.
+    pub fn sign_with(&self, settings: &Settings) {
+        if let Some(tell) = settings.tell.iter().find(|tell| *tell.name == *self.0.name) {
+            self.0.back_end.sign_with(&tell.secrets);
+        }
+    }
+
     /// What is known of it.
     #[must_use]
     pub fn status(&self) -> Status {

@@ -10,8 +10,9 @@ use sluicegate::admission::{Answer, Failure};
 use sluicegate::hook::{Asks, BreakerState, Question, Settings, Why};
 use sluicegate::names::{Kind, Name, StreamKey};
 use sluicegate::session::{Counters, Facts};
+use sluicegate::stdx::units::Secret;
 
-use crate::support::{BackEnd, PATIENCE, asking, facts, question, response};
+use crate::support::{BackEnd, PATIENCE, Request, asking, facts, question, response};
 
 const YES: &str = "{\"allow\":true,\"user\":\"anna\"}";
 
@@ -62,6 +63,25 @@ async fn a_question_has_documented_members_and_a_signature() {
 }
 
 #[tokio::test]
+async fn secrets_change_while_questions_are_asked() {
+    let back_end = BackEnd::saying(response("200 OK", YES));
+    let settings = asking(&back_end.url());
+    let asks = Asks::new(&settings, "edge-1").unwrap();
+    let mut rotated = settings.clone();
+    rotated.ask[0].secrets.insert(0, Secret::new("bmV3IHNlc2FtZSBwbGVhc2Uh".into()));
+    asks.ask(0, &question()).await;
+    asks.sign_with(&rotated);
+    asks.ask(0, &question()).await;
+    rotated.ask[0].name = "another".into();
+    rotated.ask[0].secrets.clear();
+    asks.sign_with(&rotated);
+    asks.ask(0, &question()).await;
+    let keys = |request: &Request| request.header("sluicegate-key-id").unwrap().split(", ").count();
+    assert_eq!(back_end.requests().iter().map(keys).collect::<Vec<_>>(), [1, 2, 2]);
+    assert_eq!(*back_end.connections.lock().unwrap(), 1);
+}
+
+#[tokio::test]
 async fn hk_01_a_back_end_that_cannot_be_reached_is_a_failure() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = nobody.local_addr().unwrap();
@@ -105,7 +125,7 @@ async fn hk_02_a_back_end_that_takes_too_long_is_a_failure_at_the_deadline() {
                 going = slow.is_empty() || stream.write_all(b" ").is_ok();
                 going &= stream.take_error().is_ok_and(|error| error.is_none());
                 if slow.is_empty() {
-                    std::thread::sleep(Duration::from_secs(2));
+                    std::thread::sleep(Duration::from_secs(4));
                     going = false;
                 }
             }
@@ -206,7 +226,7 @@ async fn hk_11_an_answer_after_the_deadline_is_not_read_and_its_connection_not_u
     let first = AtomicBool::new(true);
     let back_end = BackEnd::start(move |_, stream| {
         if first.swap(false, Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(1_200));
+            std::thread::sleep(Duration::from_secs(3));
             // A late yes must not answer the next question.
             return stream.write_all(&response("200 OK", YES)).is_ok();
         }
@@ -216,7 +236,7 @@ async fn hk_11_an_answer_after_the_deadline_is_not_read_and_its_connection_not_u
     assert_eq!(asks.ask(0, &question()).await, Answer::Failure(Failure::Timeout));
     for _ in 0..3 {
         assert!(matches!(asks.ask(0, &question()).await, Answer::Deny { .. }));
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
     assert_eq!(*back_end.connections.lock().unwrap(), 2);
 }
@@ -330,7 +350,7 @@ async fn fa_10_a_back_end_that_fails_is_left_alone_until_it_is_back() {
 #[tokio::test]
 async fn a_queue_that_is_full_and_a_wait_that_is_too_long_are_failures() {
     let back_end = BackEnd::start(|_, stream| {
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(Duration::from_millis(1_200));
         stream.write_all(&response("200 OK", YES)).is_ok()
     });
     let settings = Settings { concurrency: 1, queue: 3, ..asking(&back_end.url()) };

@@ -90,7 +90,7 @@ pub fn question() -> Question {
 /// Settings with one back end that is asked, and short times.
 pub fn asking(url: &str) -> Settings {
     let text = format!(
-        "connect_timeout = \"500ms\"\ndecide_timeout = \"800ms\"\n\
+        "connect_timeout = \"2s\"\ndecide_timeout = \"2s\"\n\
          [[ask]]\nname = \"auth\"\nurl = \"{url}\"\nsecrets = [\"{SECRET}\"]\n"
     );
     toml::from_str(&text).unwrap()

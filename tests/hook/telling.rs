@@ -14,7 +14,7 @@ use crate::support::{BackEnd, Memory, SECRET, parcel, response, session, until};
 
 fn settings(url: &str, more: &str) -> Settings {
     let text = format!(
-        "connect_timeout = \"500ms\"\nevent_timeout = \"1s\"\n\
+        "connect_timeout = \"2s\"\nevent_timeout = \"5s\"\n\
          [[tell]]\nname = \"billing\"\nurl = \"{url}\"\nsecrets = [\"{SECRET}\"]\n{more}"
     );
     toml::from_str(&text).unwrap()
