@@ -9,8 +9,10 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::api::auth::Door;
+use crate::api::backend::{RELOADS_MAX, ReloadRequest, Server};
 use crate::config::Config;
 use crate::control;
 use crate::control::mailbox::PostMail;
@@ -28,8 +30,11 @@ pub enum Stop {
     /// Run.
     #[default]
     No,
-    /// No new sessions; goodbyes spread over `shard.drain_timeout`; then end.
-    Drain,
+    /// No new sessions; goodbyes spread over so much time; then end.
+    Drain {
+        /// `shard.drain_timeout` at the moment of the order.
+        over: Duration,
+    },
     /// Close every session at once, with its records; then end.
     Fast,
     /// End within a second, whatever is left.
@@ -44,6 +49,12 @@ pub struct Running {
     pub api: SocketAddr,
     /// Shards that run.
     pub shards: usize,
+    /// Control, for new rules.
+    pub control: control::Handle,
+    /// The API's door, for new tokens.
+    pub door: Arc<Door>,
+    /// Who asks the API for a reload.
+    pub reloads: mpsc::Receiver<ReloadRequest>,
     /// The one order that launch gives. The control thread holds the receiver.
     pub stop: watch::Sender<Stop>,
     /// Sent when everything has ended, in good order or not. A dropped sender is a control thread that died.
@@ -112,11 +123,11 @@ impl std::error::Error for StartError {}
 ///
 /// # Errors
 /// What could not be had. Everything that was started is stopped again.
-pub fn start_server(config: Config) -> Result<Running, StartError> {
+pub fn start_server(config: &Config) -> Result<Running, StartError> {
     let (wall, started_at) = (WallAnchor::now(), Instant::now());
-    let count = check::shards(&config);
+    let count = check::shards(config);
     let mut claims = Vec::new();
-    let (mut listeners, rtmp) = bind_rtmp(&config, count, &mut claims)?;
+    let (mut listeners, rtmp) = bind_rtmp(config, count, &mut claims)?;
     let api_listener = bind_api(config.api.listen)?;
     let api = api_listener.local_addr().map_err(|error| StartError::Bind {
         key: "api.listen",
@@ -136,10 +147,13 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
     };
     let (handle, task) = control::start(&setup);
     let (stop, orders) = watch::channel(Stop::No);
+    let (reloads_in, reloads) = mpsc::channel(RELOADS_MAX);
+    let control = handle.clone();
+    let door = Arc::new(Door::new(&config.api, started_at));
     let (ended_in, ended) = oneshot::channel();
     let mut threads = Vec::new();
     let descriptors = probe::Resource::Descriptors.limit().map_or(1_024, |limit| limit.soft);
-    let connections = usize::try_from(check::connections_max(&config, descriptors)).unwrap_or(usize::MAX);
+    let connections = usize::try_from(check::connections_max(config, descriptors)).unwrap_or(usize::MAX);
     let connections_open = Arc::new(AtomicUsize::new(0));
     let cores = probe::allowed_cores();
     let rtmp_settings = Arc::new(config.rtmp.clone());
@@ -172,10 +186,11 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
             }
         }
     }
+    let router = crate::api::router_behind(&door, Server { control: handle.clone(), reloads: reloads_in }, &config.api);
     std::thread::Builder::new()
         .name("control".into())
         .spawn(move || {
-            let result = run_control(&config, &handle, task, post, api_listener, orders);
+            let result = run_control(&handle, task, post, api_listener, router, orders);
             for thread in threads {
                 // A shard whose thread panicked has said so in the log.
                 let _ = thread.join();
@@ -184,16 +199,16 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
             let _ = ended_in.send(result);
         })
         .map_err(|error| StartError::Resource { what: "the control thread".into(), error })?;
-    Ok(Running { rtmp, api, shards: count, stop, ended })
+    Ok(Running { rtmp, api, shards: count, control, door, reloads, stop, ended })
 }
 
 /// Control's thread: the read model and the API, until every shard has stopped.
 fn run_control(
-    config: &Config,
     handle: &control::Handle,
     task: control::Control,
     post: Arc<Post>,
     api: std::net::TcpListener,
+    router: axum::Router,
     mut orders: watch::Receiver<Stop>,
 ) -> Result<(), String> {
     let runtime =
@@ -201,18 +216,16 @@ fn run_control(
     runtime.block_on(async {
         let api = tokio::net::TcpListener::from_std(api).map_err(|error| error.to_string())?;
         let (close_api, api_closes) = oneshot::channel::<()>();
-        let router = crate::api::router(handle.clone(), &config.api);
         let api = tokio::spawn(crate::api::serve(api, router, async {
             let _ = api_closes.await;
         }));
         let log = tokio::spawn(control::log::run(handle.clone()));
         handle.set_ready(Instant::now());
-        let drain_timeout = config.shard.drain_timeout;
         let obey = async {
             while orders.changed().await.is_ok() {
                 match *orders.borrow_and_update() {
                     Stop::No => {}
-                    Stop::Drain => handle.drain(drain_timeout),
+                    Stop::Drain { over } => handle.drain(over),
                     Stop::Fast | Stop::Now => handle.stop(),
                 }
             }

@@ -17,6 +17,7 @@ mod listing;
 mod lying_lengths;
 mod media_floods;
 mod publishers;
+mod reloading;
 mod shards;
 mod terminate;
 mod verdicts;

@@ -5,6 +5,7 @@ pub mod health;
 pub mod node;
 pub mod openapi;
 pub mod page;
+pub mod reload;
 pub mod sessions;
 pub mod streams;
 pub mod summary;
@@ -31,6 +32,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/v1/node", get(node::node))
         .route("/v1/events", get(events::events))
         .route("/v1/drain", post(node::drain))
+        .route("/v1/reload", post(reload::reload))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
