@@ -41,8 +41,8 @@ pub(crate) struct State {
     pub(crate) control: Box<dyn Backend>,
     /// What the dialect obeys.
     pub(crate) datarhei: settings::Datarhei,
-    /// No tokens are configured: loopback needs none.
-    pub(crate) open: bool,
+    /// The door, which knows whether loopback needs a token.
+    pub(crate) door: Arc<auth::Door>,
     /// Other machines reach the API, and what they say crosses the network as it is.
     pub(crate) plaintext: bool,
     /// Places for event streams.
@@ -57,16 +57,26 @@ pub(crate) struct State {
 /// [`ConnectInfo`](axum::extract::ConnectInfo) of the peer with each request, as [`serve()`] gives it; a request
 /// without it counts as a stranger's.
 pub fn router(control: impl Backend, history: Option<History>, settings: &Settings) -> Router {
+    router_behind(&Arc::new(auth::Door::new(settings, Instant::now())), control, history, settings)
+}
+
+/// The same behind a door that the caller keeps, to change its locks.
+pub fn router_behind(
+    door: &Arc<auth::Door>,
+    control: impl Backend,
+    history: Option<History>,
+    settings: &Settings,
+) -> Router {
+    let door = Arc::clone(door);
     let state: Shared = Arc::new(State {
         control: Box::new(control),
         datarhei: settings.datarhei.clone(),
-        open: settings.tokens.is_empty(),
+        door: Arc::clone(&door),
         plaintext: !settings.listen.ip().to_canonical().is_loopback(),
         event_streams: Arc::new(tokio::sync::Semaphore::new(serve::EVENT_STREAMS_MAX)),
         history,
         exports: Arc::new(tokio::sync::Semaphore::new(native::history::EXPORTS_MAX)),
     });
-    let door = Arc::new(auth::Door::new(settings, Instant::now()));
     let mut routes = native::routes();
     if settings.datarhei.enabled {
         routes = routes.merge(dialect::datarhei::routes(&settings.datarhei));

@@ -38,6 +38,8 @@ pub struct Loaded {
     pub config: Config,
     /// Where they came from.
     pub origin: Origin,
+    /// What was put over them, for when they are read again.
+    pub overrides: Overrides,
     /// What is doubtful about them.
     pub warnings: Vec<Problem>,
 }
@@ -95,7 +97,7 @@ pub fn load(
         if config.is_public() {
             config.admission.publish = Access::Loopback;
         }
-        return finish(config, Origin::Development, &Document::default(), Vec::new());
+        return finish(config, Origin::Development, overrides, &Document::default(), Vec::new());
     };
     let name = path.display().to_string();
     let bytes = read(path).map_err(|message| Refused { problems: vec![Problem::error("", message).in_file(&name)] })?;
@@ -111,7 +113,8 @@ pub fn load(
         ));
     }
     overrides.apply(&mut config);
-    finish(config, Origin::File(path.to_owned()), &document, problems).map_err(|refused| named(refused.problems, &name))
+    finish(config, Origin::File(path.to_owned()), overrides, &document, problems)
+        .map_err(|refused| named(refused.problems, &name))
 }
 
 /// Reads a document into a configuration, without range checks.
@@ -189,7 +192,13 @@ impl Document {
     }
 }
 
-fn finish(config: Config, origin: Origin, document: &Document, mut problems: Vec<Problem>) -> Result<Loaded, Refused> {
+fn finish(
+    config: Config,
+    origin: Origin,
+    overrides: &Overrides,
+    document: &Document,
+    mut problems: Vec<Problem>,
+) -> Result<Loaded, Refused> {
     problems.extend(check::check(&config));
     for problem in &mut problems {
         problem.at = document.position(&problem.key);
@@ -205,7 +214,7 @@ fn finish(config: Config, origin: Origin, document: &Document, mut problems: Vec
     if problems.iter().any(|problem| problem.severity == Severity::Error) {
         return Err(Refused { problems });
     }
-    Ok(Loaded { config, origin, warnings: problems })
+    Ok(Loaded { config, origin, overrides: overrides.clone(), warnings: problems })
 }
 
 fn named(problems: Vec<Problem>, name: &str) -> Refused {

@@ -40,7 +40,6 @@ impl Reloads {
     }
 
     /// Begins the reload that makes `generation`. Mail for `shards` is appended to `out`.
-    #[expect(clippy::too_many_arguments, reason = "each is another part of control")]
     pub fn begin(
         &mut self,
         now: Instant,

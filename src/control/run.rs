@@ -59,6 +59,18 @@ pub struct Outside {
     pub bans: Bans,
 }
 
+#[cfg(test)]
+impl Outside {
+    /// A desk that says yes, no ledger, nobody to ask or tell.
+    pub fn alone() -> Self {
+        use crate::admission::{Access, Gate};
+        let settings = crate::admission::Settings { publish: Access::Open, ..crate::admission::Settings::default() };
+        let gate = Arc::new(Gate::new(&settings, &[]));
+        let desk = Desk::new(&settings, Vec::new(), gate, WallAnchor::now()).expect("the defaults can be obeyed");
+        Self { desk, asks: None, ledger: None, sinks: Vec::new(), endpoints: Vec::new(), bans: Bans::default() }
+    }
+}
+
 /// The task behind the handles; [`run`](Self::run) it on control's runtime.
 pub struct Control {
     shared: Arc<Shared>,

@@ -13,12 +13,12 @@ use crate::config::log::Format;
 use crate::config::{Loaded, Overrides, Refused, Severity};
 use crate::launch::client::Client;
 use crate::launch::ledger::LedgerCommand;
-use crate::launch::{Exit, check, demo, kick, ledger, run, sessions};
+use crate::launch::{Exit, check, demo, kick, ledger, order, run, sessions};
 use crate::stdx::units::{Secret, parse_duration};
 
 /// The file that is used when none is named and it exists.
 pub const DEFAULT_FILE: &str = "sluicegate.toml";
-/// The environment variable that holds the API token for `sessions` and `kick`.
+/// The environment variable that holds the API token for the commands that speak to a running server.
 pub const TOKEN_VARIABLE: &str = "SLUICEGATE_TOKEN";
 
 /// Live-streaming edge with exact session accounting and control.
@@ -48,6 +48,10 @@ enum Command {
     /// Look at the files of a ledger.
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// Have a running server read its configuration again.
+    Reload(ApiArgs),
+    /// Have a running server take no new sessions, end those that run, and exit.
+    Drain(DrainArgs),
     /// Print the version.
     Version,
 }
@@ -170,6 +174,19 @@ struct KickArgs {
     api: ApiArgs,
 }
 
+#[derive(Debug, Args)]
+struct DrainArgs {
+    /// Over how long the goodbyes are spread, as "30s" or "10m"; at most a day [default: 30s].
+    #[arg(long, value_name = "TIME", value_parser = drain_time)]
+    over: Option<String>,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+fn drain_time(text: &str) -> Result<String, String> {
+    parse_duration(text).map(|_| text.to_owned())
+}
+
 fn ban_time(text: &str) -> Result<String, String> {
     match parse_duration(text)? {
         Duration::ZERO => Err("a ban of no time bans nobody".into()),
@@ -233,7 +250,7 @@ fn execute(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     match cli.command.unwrap_or(Command::Run(cli.run)) {
-        Command::Run(args) => load(&args).map_or_else(|exit| exit, run::run),
+        Command::Run(args) => load(&args).map_or_else(|exit| exit, |loaded| run::run(loaded, args.strict)),
         Command::Check(args) => load(&args).map_or_else(|exit| exit, |loaded| check::check(&loaded)),
         Command::Demo(args) => demo::demo(&args.overrides.overrides(), args.seconds.map(Duration::from_secs)),
         Command::Sessions(args) => args.api.client().map_or_else(
@@ -254,6 +271,10 @@ fn execute(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             },
         ),
         Command::Ledger(command) => ledger::ledger(&command),
+        Command::Reload(api) => api.client().map_or_else(|exit| exit, |client| wait(order::reload(&client))),
+        Command::Drain(args) => {
+            args.api.client().map_or_else(|exit| exit, |client| wait(order::drain(&client, args.over.as_deref())))
+        }
         Command::Version => {
             println!("sluicegate {}", env!("CARGO_PKG_VERSION"));
             Exit::Clean
@@ -337,6 +358,8 @@ mod tests {
         assert!(parse("sluicegate kick abc --app live").is_err());
         assert!(parse("sluicegate kick abc --ban-for 30").is_err(), "a time without a unit");
         assert!(parse("sluicegate kick abc --ban-for 0s").is_err());
+        assert!(matches!(parse("sluicegate drain --over 10m").unwrap().command, Some(Command::Drain(_))));
+        assert!(parse("sluicegate drain --over 10").is_err(), "a time without a unit");
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(crate) struct Prepared {
 /// Opens the ledger, closes what a crash left open, and makes ready to ask and tell.
 pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result<Prepared, StartError> {
     let node = node_name();
-    let hooks: Vec<HookRule> = config.hook.ask.iter().map(hook_rule).collect();
+    let hooks = hook_rules(config);
     let gate = Arc::new(Gate::new(&config.admission, &hooks));
     let desk = Desk::new(&config.admission, hooks, Arc::clone(&gate), wall)
         .map_err(|error| StartError::Configuration(error.to_string()))?;
@@ -129,6 +129,11 @@ fn node_name() -> String {
 
 fn make<T>(made: Result<T, crate::hook::StartError>) -> Result<T, StartError> {
     made.map_err(|error| StartError::Configuration(format!("hook: {error}")))
+}
+
+/// What the desk and every shard know of the hooks.
+pub(crate) fn hook_rules(config: &Config) -> Vec<HookRule> {
+    config.hook.ask.iter().map(hook_rule).collect()
 }
 
 fn hook_rule(ask: &Ask) -> HookRule {

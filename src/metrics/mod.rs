@@ -332,6 +332,12 @@ fn shards(page: &mut Page, view: &View, now: Instant) {
         Count(shard.load.tx_bytes)
     });
     family("sluicegate_rounds_total", Type::Counter, "Rounds of the pump.", &|shard| Count(shard.load.rounds));
+    family(
+        "sluicegate_turns_cut_total",
+        Type::Counter,
+        "Turns that ended with messages left for the next.",
+        &|shard| Count(shard.load.turns_cut),
+    );
     family("sluicegate_wakeups_total", Type::Counter, "Times that mail or a relay woke a shard.", &|shard| {
         Count(shard.load.wakeups)
     });

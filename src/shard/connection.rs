@@ -235,7 +235,9 @@ impl Shard {
             if connection.adapter.borrow().has_more() {
                 connection.adapter.borrow_mut().handle_more(now, &mut self.core.borrow_mut()).map_err(Ended::Us)?;
             }
-            if turn == READS_PER_TURN || connection.adapter.borrow().has_more() {
+            let has_more = connection.adapter.borrow().has_more();
+            if turn == READS_PER_TURN || has_more {
+                self.totals.borrow_mut().turns_cut += u64::from(has_more);
                 cx.waker().wake_by_ref();
                 return Ok(());
             }
@@ -325,6 +327,7 @@ impl Shard {
             }
             if connection.adapter.borrow().has_more() {
                 // Its own task goes on, after the others.
+                self.totals.borrow_mut().turns_cut += 1;
                 return connection.resting.set(false);
             }
             if bytes < buffer.len() {

@@ -174,6 +174,8 @@ pub struct ShardLoad {
     pub rx_bytes: u64,
     /// Rounds of the pump.
     pub rounds: u64,
+    /// Times that a connection's turn ended with messages left for the next.
+    pub turns_cut: u64,
     /// Times that the clerk was woken by mail or a relay, and not by its clock.
     pub wakeups: u64,
     /// Times that the clerk looked at the clock.

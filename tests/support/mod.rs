@@ -97,6 +97,18 @@ impl Server {
         format!("rtmp://{}/{app_and_stream}", self.rtmp)
     }
 
+    /// The configuration file.
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.path().join("sluicegate.toml")
+    }
+
+    /// Puts another configuration in place of the file's at once, as an editor does.
+    pub fn replace_config(&self, text: &str) {
+        let fresh = self.dir.path().join("sluicegate.toml.new");
+        std::fs::write(&fresh, text).unwrap();
+        std::fs::rename(fresh, self.config_path()).unwrap();
+    }
+
     /// What the server wrote.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default()

@@ -42,6 +42,9 @@ fn rt_39_five_thousand_messages_in_one_mebibyte_come_whole_and_keep_nobody_waiti
     let _hand = sent.join().unwrap();
     let published = || server.sessions("kind=publish&stream=burst")[0]["frames"]["rx"].as_u64();
     eventually("every crumb is booked", || published() == Some(PICTURES + 40 * 5_000));
+    // 200 messages are a turn, and a read of 64 KiB has 4,300 crumbs.
+    let of_crumbs = server.metrics().sum("sluicegate_turns_cut_total", "");
+    assert!(of_crumbs >= 40 * 5_000 / 200 / 2, "{of_crumbs} turns were cut");
     calm.assert_undisturbed(&server);
 }
 

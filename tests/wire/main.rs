@@ -19,6 +19,7 @@ mod load;
 mod lying_lengths;
 mod media_floods;
 mod publishers;
+mod reloading;
 mod shards;
 mod terminate;
 mod verdicts;

@@ -99,6 +99,8 @@ pub struct Shard {
     reads: u64,
     /// Rounds of the pump since the start.
     rounds: u64,
+    /// Times that a connection had to leave messages to its next turn, since the start.
+    turns_cut: u64,
     /// Times that mail or a relay woke the core, since the start.
     wakeups: u64,
     /// Times that it looked at the clock, since the start.
@@ -205,6 +207,7 @@ impl Shard {
             writes: load.writes,
             reads: load.reads,
             rounds: load.rounds,
+            turns_cut: load.turns_cut,
             wakeups: load.wakeups,
             ticks: load.ticks,
             dropped_frames: load.dropped_frames,

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::admission::{Access, Gate, Ticket, Whom};
+use crate::admission::{Ticket, Whom};
 use crate::control::testing::{Wires, facts, id, key};
 use crate::control::{CommandError, Configured, Filter, Terminate, Terminated};
 use crate::event::{Attempt, Event, Recorded, StreamWhat};
@@ -24,19 +24,11 @@ fn setup(shards: usize) -> Setup {
     }
 }
 
-/// A desk that says yes, no ledger, nobody to ask or tell.
-fn outside() -> Outside {
-    let settings = crate::admission::Settings { publish: Access::Open, ..crate::admission::Settings::default() };
-    let gate = Arc::new(Gate::new(&settings, &[]));
-    let desk = Desk::new(&settings, Vec::new(), gate, WallAnchor::now()).unwrap();
-    Outside { desk, asks: None, ledger: None, sinks: Vec::new(), endpoints: Vec::new(), bans: Bans::default() }
-}
-
 /// Runs `test` beside a control task over wires of `capacity`.
 fn beside_control<F: Future<Output = ()>>(capacity: usize, test: impl FnOnce(Handle, Wires) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
-        let (handle, control) = start(&setup(2), outside());
+        let (handle, control) = start(&setup(2), Outside::alone());
         let wires = Wires::new(2, capacity);
         let task = tokio::task::spawn_local(control.run(wires.clone()));
         tokio::time::timeout(Duration::from_secs(30), test(handle, wires)).await.expect("the test hangs");
@@ -74,7 +66,7 @@ async fn until(handle: &Handle, holds: impl Fn(&View) -> bool) {
 #[test]
 fn handles_may_be_held_by_what_asks_for_send() {
     fn is_send<T: Send>(_: &T) {}
-    let (handle, _control) = start(&setup(1), outside());
+    let (handle, _control) = start(&setup(1), Outside::alone());
     let mut cursor = handle.subscribe(None);
     is_send(&handle.terminate(all()));
     is_send(&handle.next_event(&mut cursor));
@@ -239,7 +231,7 @@ fn events_are_read_in_order_and_a_consumer_resumes() {
 fn a_drain_refuses_publishers_waits_for_every_shard_and_ends_control() {
     beside_control(100, |handle, _| async move {
         drop(handle);
-        let (handle, control) = start(&setup(2), outside());
+        let (handle, control) = start(&setup(2), Outside::alone());
         let wires = Wires::new(2, 100);
         let task = tokio::task::spawn_local(control.run(wires.clone()));
         handle.drain(Duration::MAX);
@@ -273,7 +265,7 @@ fn a_second_signal_stops_a_drain_under_way() {
 fn a_shard_that_never_stops_is_told_to_and_then_left_behind() {
     beside_control(100, |handle, _| async move {
         drop(handle);
-        let (handle, mut control) = start(&setup(2), outside());
+        let (handle, mut control) = start(&setup(2), Outside::alone());
         (control.stop_after, control.leave_after) = (ORDER, ORDER);
         let wires = Wires::new(2, 100);
         let task = tokio::task::spawn_local(control.run(wires.clone()));
