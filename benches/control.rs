@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use sluicegate::admission::sources::Limits;
+use sluicegate::admission::{SessionTypes, Sources};
 use sluicegate::control::model::Model;
 use sluicegate::control::{Filter, Settings, View};
 use sluicegate::metrics::{self, Process};
@@ -114,6 +116,8 @@ fn idle_shard() -> Arc<Post> {
         post: Arc::clone(&post),
         connections_max: 1,
         connections_open: Arc::default(),
+        sources: Arc::new(Sources::new(Limits::default(), Instant::now())),
+        types: Arc::new(SessionTypes::new(Instant::now())),
     };
     // Its thread ends with the process.
     let _ = shard::start(plan).unwrap();

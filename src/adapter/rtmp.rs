@@ -13,7 +13,9 @@ use crate::media::{Frame, FrameFlags, Track};
 use crate::names::{ConnectionId, DEFAULT_VHOST, Kind, Name, NameError, Protocol, StreamKey};
 use crate::proto::rtmp::chunk::{Reader, write_message};
 use crate::proto::rtmp::message::{type_id, write_set_chunk_size};
-use crate::proto::rtmp::server::{ConnectInfo, PLAY_STREAM_ID, Refusal, RequestId, Server, ServerEvent, query_value};
+use crate::proto::rtmp::server::{
+    ConnectInfo, PLAY_STREAM_ID, Refusal, RequestId, Server, ServerEvent, Trace, query_value,
+};
 use crate::proto::rtmp::{ProtocolError, Settings, tag};
 use crate::session::{CloseReason, Facts, Reason, SessionKey, State, What};
 use crate::stream::{Cursor, Due, Package, Subscriber};
@@ -222,9 +224,10 @@ impl Rtmp {
 
     fn on_input(&mut self, now: Instant, core: &mut Core) {
         self.handle_events(now, core);
-        let glitches = self.engine.glitches();
-        core.glitches = core.glitches.wrapping_add(u64::from(glitches.wrapping_sub(self.glitches)));
-        self.glitches = glitches;
+        if self.engine.glitches() != self.glitches {
+            self.glitches = self.engine.glitches();
+            core.glitches.add(&self.engine.take_glitches());
+        }
     }
 
     /// Looks at the clock: the engine's deadlines, a player's wait, a session that stalls or is due to report.
@@ -313,6 +316,23 @@ impl Rtmp {
     #[must_use]
     pub fn has_output(&mut self) -> bool {
         !self.engine.output().is_empty()
+    }
+
+    /// What happened last on the connection.
+    #[must_use]
+    pub fn trace(&self) -> &Trace {
+        self.engine.trace()
+    }
+
+    /// The session that it is, if it is one.
+    #[must_use]
+    pub fn facts<'a>(&self, core: &'a Core) -> Option<&'a Arc<Facts>> {
+        core.sessions.facts(self.session()?)
+    }
+
+    /// The pressure on the server has changed: its deadlines are the core's from now on.
+    pub fn adopt(&mut self, core: &Core) {
+        self.engine.adopt(&core.rtmp);
     }
 
     /// True once the connection is admitted to publish or play.

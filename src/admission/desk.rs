@@ -571,6 +571,11 @@ impl Desk {
             id
         };
         if let Some(About::Newcomers { sessions, .. }) = self.asks.get_mut(&id).map(|asked| &mut asked.about) {
+            // Peers that come and go while the back end thinks must not fill the list.
+            if sessions.len() >= 2 * self.waiting_max.max(16) {
+                let waiting = &self.waiting;
+                sessions.retain(|session| waiting.contains_key(session));
+            }
             sessions.push(session);
         }
         waiting.stage = Stage::Asked(id);
@@ -801,7 +806,6 @@ impl Desk {
         for timer in timers.into_iter().flatten() {
             self.timers.remove(&timer);
         }
-        self.seats.measured(&mut session.claim);
         match session.recheck.take().map(|recheck| recheck.next) {
             Some(Next::At(at)) => {
                 self.timers.remove(&(at, Timer::Recheck(id)));

@@ -10,6 +10,7 @@ pub mod backend;
 pub mod body;
 pub mod dialect;
 pub mod native;
+pub(crate) mod pressure;
 pub mod problem;
 pub mod query;
 pub mod serve;
@@ -29,6 +30,8 @@ use axum::http::{HeaderValue, Method, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 
+use crate::ledger::history::History;
+
 /// What every handler holds.
 pub(crate) type Shared = Arc<State>;
 
@@ -44,18 +47,24 @@ pub(crate) struct State {
     pub(crate) plaintext: bool,
     /// Places for event streams.
     pub(crate) event_streams: Arc<tokio::sync::Semaphore>,
+    /// What the ledger has; `None` without one.
+    pub(crate) history: Option<History>,
+    /// Places for exports of it.
+    pub(crate) exports: Arc<tokio::sync::Semaphore>,
 }
 
-/// Everything the API serves, behind its door. The router expects
+/// Everything the API serves, behind its door; `history` is the ledger's, where there is one. The router expects
 /// [`ConnectInfo`](axum::extract::ConnectInfo) of the peer with each request, as [`serve()`] gives it; a request
 /// without it counts as a stranger's.
-pub fn router(control: impl Backend, settings: &Settings) -> Router {
+pub fn router(control: impl Backend, history: Option<History>, settings: &Settings) -> Router {
     let state: Shared = Arc::new(State {
         control: Box::new(control),
         datarhei: settings.datarhei.clone(),
         open: settings.tokens.is_empty(),
         plaintext: !settings.listen.ip().to_canonical().is_loopback(),
         event_streams: Arc::new(tokio::sync::Semaphore::new(serve::EVENT_STREAMS_MAX)),
+        history,
+        exports: Arc::new(tokio::sync::Semaphore::new(native::history::EXPORTS_MAX)),
     });
     let door = Arc::new(auth::Door::new(settings, Instant::now()));
     let mut routes = native::routes();
@@ -65,6 +74,7 @@ pub fn router(control: impl Backend, settings: &Settings) -> Router {
     routes
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), pressure::pause_lists))
         .with_state(state)
         .layer(middleware::from_fn(move |request, next| auth::admit(Arc::clone(&door), request, next)))
         .layer(middleware::from_fn(common_headers))

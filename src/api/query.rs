@@ -3,6 +3,7 @@
 use crate::api::Problem;
 use crate::control::Filter;
 use crate::control::filter::FILTER_FIELDS;
+use crate::ledger::Day;
 
 /// The parameters of one request that nobody has taken yet.
 pub struct Params(Vec<(String, String)>);
@@ -33,6 +34,12 @@ impl Params {
             found.push((name, value));
         }
         Ok(Self(found))
+    }
+
+    /// Parameters that came by another way than a query string, each once.
+    #[must_use]
+    pub fn of(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self(pairs.into_iter().collect())
     }
 
     /// The value of `name`, once.
@@ -66,6 +73,42 @@ impl Params {
             Some(_) => Err(Problem::parameter(name, "write true or false")),
         }
     }
+}
+
+/// Milliseconds since the Unix epoch of a time of RFC 3339, or of a date's first moment in UTC. A blank before an offset
+/// is the `+` that a query string made of it.
+#[must_use]
+pub fn time(text: &str) -> Option<u64> {
+    /// Nothing that anybody writes is longer; what is cut off would be less than a millisecond.
+    const BYTES_MAX: usize = 40;
+    if text.len() > BYTES_MAX || !text.is_ascii() {
+        return None;
+    }
+    let digits = |text: &str, most: u64| -> Option<u64> {
+        let is_number = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| text.parse().ok()).flatten().filter(|number| *number <= most)
+    };
+    let clock = |text: &str| -> Option<u64> {
+        let (hours, minutes) = text.split_once(':')?;
+        Some(digits(hours, 23)? * 60 + digits(minutes, 59)?)
+    };
+    let Some((date, rest)) = text.split_once('T') else { return Some(Day::parse(text)?.begins_unix_ms()) };
+    let local = |clock_text: &str| -> Option<u64> {
+        let (minutes, seconds) = clock_text.rsplit_once(':')?;
+        let (seconds, fraction) = seconds.split_once('.').unwrap_or((seconds, "0"));
+        if fraction.is_empty() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let millis = fraction.bytes().chain([b'0'; 3]).take(3).fold(0, |sum, byte| sum * 10 + u64::from(byte - b'0'));
+        Some(Day::parse(date)?.begins_unix_ms() + clock(minutes)? * 60_000 + digits(seconds, 59)? * 1_000 + millis)
+    };
+    if let Some(utc) = rest.strip_suffix('Z') {
+        return local(utc);
+    }
+    let (here, offset) = rest.split_at(rest.rfind(['+', '-', ' '])?);
+    let (sign, offset) = offset.split_at(1);
+    let offset_ms = clock(offset)? * 60_000;
+    if sign == "-" { local(here)?.checked_add(offset_ms) } else { local(here)?.checked_sub(offset_ms) }
 }
 
 /// Undoes percent escapes; `plus` also reads `+` as a blank, as in query strings. `None` for a broken escape or
@@ -155,6 +198,47 @@ mod tests {
         assert!(Params::parse(Some("app=%f"), &[&["app"]]).is_err());
         let mut params = Params::parse(Some("app=a%2Cb+c&"), &[&["app"]]).unwrap();
         assert_eq!(params.take("app").as_deref(), Some("a,b c"));
+    }
+
+    #[test]
+    fn times_are_dates_or_moments_with_an_offset() {
+        const DAY: u64 = 1_795_132_800_000;
+        for (text, ms) in [
+            ("2026-11-20", DAY),
+            ("2026-11-20T00:00:00Z", DAY),
+            ("2026-11-20T17:30:05.25Z", DAY + 63_005_250),
+            ("2026-11-20T17:30:05.123456789Z", DAY + 63_005_123),
+            ("2026-11-20T01:00:00+01:00", DAY),
+            ("2026-11-20T01:00:00 01:00", DAY),
+            ("2026-11-19T18:30:00-05:30", DAY),
+            ("1970-01-01T00:00:00Z", 0),
+        ] {
+            assert_eq!(time(text), Some(ms), "{text}");
+        }
+        for bad in [
+            "",
+            "T",
+            "2026-11-20T",
+            "2026-11-20T1:00:00Z",
+            "2026-11-20T24:00:00Z",
+            "2026-11-20T00:60:00Z",
+            "2026-11-20T00:00:60Z",
+            "2026-11-20T00:00:00",
+            "2026-11-20T00:00:00.Z",
+            "2026-11-20T00:00:00.-1Z",
+            "2026-11-20T00:00:00+1",
+            "2026-11-20T00:00:00+01:00Z",
+            "2026-11-31",
+            "20261120",
+            "1969-12-31",
+            "1970-01-01T00:00:00+01:00",
+            "1795132800",
+            "-1",
+            "\u{0662}026-11-20",
+            &"2026-11-20T00:00:00.0".repeat(100),
+        ] {
+            assert_eq!(time(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

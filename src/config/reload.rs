@@ -42,8 +42,11 @@ impl Config {
         let (ours, theirs) = (leaves(self), leaves(other));
         // Secrets look alike as text.
         let tokens = (self.api.tokens != other.api.tokens).then(|| "api.tokens".to_owned());
+        let asks = (self.hook.ask != other.hook.ask).then(|| "hook.ask".to_owned());
+        let tells = (self.hook.tell != other.hook.tell).then(|| "hook.tell".to_owned());
+        let secret = tokens.into_iter().chain(asks).chain(tells);
         let keys: BTreeSet<String> =
-            ours.symmetric_difference(&theirs).map(|(key, _)| key.clone()).chain(tokens).collect();
+            ours.symmetric_difference(&theirs).map(|(key, _)| key.clone()).chain(secret).collect();
         keys.into_iter().collect()
     }
 }
@@ -117,6 +120,14 @@ mod tests {
         assert_eq!(running.differences(&new), ["api.tokens", "sessions.vhosts"]);
         assert_eq!(new.differences(&other), ["api.tokens"]);
         assert_eq!(new.reloaded(&other), other);
+    }
+
+    #[test]
+    fn secrets_of_hooks_differ_though_they_look_alike() {
+        let ask = |secret| read(&format!("[[hook.ask]]\nname = \"a\"\nurl = \"http://a/\"\nsecrets = [\"{secret}\"]"));
+        let (running, new) = (ask("0123456789abcdefghijkl"), ask("lkjihgfedcba9876543210"));
+        assert_eq!(running.differences(&new), ["hook.ask"]);
+        assert!(new.differences(&new.clone()).is_empty());
     }
 
     #[test]

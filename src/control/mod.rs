@@ -11,6 +11,7 @@
 pub mod endings;
 pub mod filter;
 pub mod journal;
+pub mod load;
 pub mod log;
 pub mod mailbox;
 pub mod model;

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::admission::load::Usage;
 use crate::admission::settings::DuplicatePublish;
 use crate::admission::{Answer, AskId, Ban, Bans, Desk, Failure};
 use crate::control::endings::Endings;
 use crate::control::journal::Journal;
+use crate::control::load::{LoadDesk, Measure};
 use crate::control::mailbox::Outbox;
 use crate::control::model::Model;
 use crate::control::questions::{self, Questions, ToAsk, Ways};
@@ -19,7 +21,7 @@ use crate::event::{Bus, Event, ServerEvent, ServerWhat, Sink};
 use crate::hook::{Asks, Endpoint, Question};
 use crate::ledger::{Ledger, StoredBan};
 use crate::names::ShardId;
-use crate::session::{Reason, What};
+use crate::session::{CloseReason, Reason, What};
 use crate::shard::mail::{ToControl, ToShard};
 use crate::stdx::clock::WallAnchor;
 use crate::stream::{Settings as StreamSettings, relay};
@@ -73,6 +75,7 @@ pub struct Control {
     reloads: Reloads,
     orders: OrderIds,
     model: Model,
+    load: LoadDesk,
     /// Events happened in this turn.
     happened: bool,
     /// When the server must be down, once it is being stopped, and what happens then.
@@ -148,6 +151,7 @@ pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
         reloads: Reloads::new(settings.order_timeout),
         orders: OrderIds::default(),
         model: Model::new(settings, setup.started_at, setup.shards),
+        load: LoadDesk::new(setup.started_at, Box::new(|_| Usage::default())),
         happened: false,
         last_call: None,
         out: Vec::new(),
@@ -159,6 +163,13 @@ pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
 }
 
 impl Control {
+    /// Watches the load of the machine by what `measure` says. Without it nothing presses the server.
+    #[must_use]
+    pub fn watching(mut self, now: Instant, measure: Measure) -> Self {
+        self.load = LoadDesk::new(now, measure);
+        self
+    }
+
     /// Runs until every shard has stopped, which a drain or a stop brings about. Handles then answer
     /// [`Stopping`](crate::control::CommandError::Stopping).
     pub async fn run<M: Mailbox>(mut self, mut mailbox: M) {
@@ -171,6 +182,7 @@ impl Control {
             self.take_answers(now, &mut outbox, &mut mailbox);
             self.take_commands(now, &mut outbox, &mut mailbox);
             self.expire(now, &mut outbox, &mut mailbox);
+            self.watch_load(now, &mut outbox, &mut mailbox);
             self.end(now, &mut outbox, &mut mailbox);
             if sweep_at <= now {
                 let mut view = self.shared.view();
@@ -199,7 +211,7 @@ impl Control {
                 tokio::task::yield_now().await;
                 continue;
             }
-            let mut wake_at = sweep_at;
+            let mut wake_at = sweep_at.min(self.load.next_due());
             if outbox.is_waiting() {
                 wake_at = wake_at.min(now + RETRY_EVERY);
             }
@@ -401,6 +413,31 @@ impl Control {
             let (questions, mut ways) = split!(self);
             questions.expire(now, &view, &mut ways);
             self.endings.expire(now, &view, &mut self.orders, &mut self.out);
+        }
+        self.carry_out(outbox, mailbox);
+    }
+
+    /// Looks at the load: tells the shards, lets viewers go where it must.
+    fn watch_load<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) {
+        let step = {
+            let mut view = self.shared.view();
+            for took in self.endings.take_times() {
+                view.times.kick.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+            }
+            let step = self.load.step(now, &mut view);
+            let shard_of = |id: &_| view.sessions.get(id).map(|row| row.facts.shard);
+            for id in &step.shed {
+                let Some(shard) = shard_of(id) else { continue };
+                let (order, reason) = (self.orders.take(), CloseReason::with(Reason::Overload, "shed"));
+                self.out.push((shard, ToShard::Close { order, sessions: vec![*id], reason }));
+            }
+            step
+        };
+        if let Some(load) = step.told {
+            self.out.extend(outbox.running().map(|shard| (shard, ToShard::Load(load))));
+        }
+        if let Some(state) = step.entered {
+            self.event(now, Event::Server(ServerEvent { at: now, what: ServerWhat::Load(state) }));
         }
         self.carry_out(outbox, mailbox);
     }

@@ -66,16 +66,17 @@ impl Listener {
         Self { inner, fd, local: bound.filter(|addr| !addr.ip().is_unspecified()) }
     }
 
-    /// Waits for connections and takes all that are there, up to `max`.
+    /// Waits for connections and takes all that are there, up to `max`, which is asked when the first has come: the wait
+    /// may have been long.
     ///
     /// # Errors
     /// Those of `accept`; `EMFILE` and its kin are to be answered with a pause.
-    pub async fn accept(&self, max: usize, out: &mut Vec<Accepted>) -> io::Result<()> {
+    pub async fn accept(&self, max: impl Fn() -> usize, out: &mut Vec<Accepted>) -> io::Result<()> {
         let first = match self.inner.shared_accept().await.map_err(io::Error::from) {
             Ok(first) => first,
             // The connection died in the queue: not the listener's trouble.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO)) => {
-                return self.accept_waiting(max, out);
+                return self.accept_waiting(max(), out);
             }
             Err(error) => return Err(error),
         };
@@ -86,7 +87,10 @@ impl Listener {
         if let Ok(remote) = stream.inner.peer_addr() {
             out.push(self.accepted(stream, remote));
         }
-        self.accept_waiting(max, out)
+        match max() {
+            0 | 1 => Ok(()),
+            max => self.accept_waiting(max, out),
+        }
     }
 
     /// Takes connections that wait already, without waiting itself.
@@ -276,7 +280,7 @@ mod tests {
             let mut accepted = Vec::new();
             // The first comes through the runtime, the second through our own call.
             while accepted.len() < clients.len() {
-                listener.accept(2, &mut accepted).await.unwrap();
+                listener.accept(|| 2, &mut accepted).await.unwrap();
             }
             for (one, client) in accepted.iter().zip(&clients) {
                 assert_eq!((one.remote, one.local), (client.local_addr().unwrap(), client.peer_addr().unwrap()));

@@ -25,8 +25,8 @@ use crate::config::log::{Format, parse_level};
 
 /// The longest text of one field. Peers choose some of them.
 const FIELD_BYTES_MAX: usize = 256;
-/// The longest sentence: our own words, and panic messages.
-const MESSAGE_BYTES_MAX: usize = 2_048;
+/// The longest sentence: our own words, panic messages, and the last events of a session.
+const MESSAGE_BYTES_MAX: usize = 4_096;
 
 /// Keeps the log running; dropping it writes what waits, for a second at most.
 pub struct Log {

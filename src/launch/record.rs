@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::admission::{AppPattern, Ban, Bans, Desk, Gate, HookRule};
+use crate::admission::{Ban, Bans, Desk, Gate, HookRule};
 use crate::config::Config;
 use crate::control::journal;
 use crate::control::spool::LedgerSpool;
@@ -133,12 +133,12 @@ fn make<T>(made: Result<T, crate::hook::StartError>) -> Result<T, StartError> {
 
 fn hook_rule(ask: &Ask) -> HookRule {
     HookRule {
-        apps: ask.apps.iter().filter_map(|app| AppPattern::parse(app).ok()).collect(),
+        apps: ask.apps.clone(),
         kinds: ask.kinds.clone(),
         play_on_failure: ask.play_on_failure == OnFailure::Allow,
         cache_publish: ask.cache_publish,
+        cache_by_address: ask.cache_by_address,
         stale_if_error: ask.stale_if_error,
         recheck_every: ask.recheck_every,
-        ..HookRule::default()
     }
 }

@@ -11,15 +11,18 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 use tokio::sync::{oneshot, watch};
 
+use crate::admission::load::Usage;
+use crate::admission::{SessionTypes, Sources};
 use crate::config::Config;
 use crate::control;
 use crate::control::mailbox::PostMail;
 use crate::control::spool::LedgerSpool;
 use crate::hook::{self, Endpoint, Spool as _};
-use crate::io::{probe, tcp};
+use crate::io::{memory, probe, tcp};
 use crate::launch::record::{self, Prepared};
 use crate::launch::{Exit, check};
 use crate::ledger::Ledger;
+use crate::ledger::history::History;
 use crate::names::ShardId;
 use crate::shard;
 use crate::shard::Post;
@@ -147,12 +150,15 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
     };
     let Prepared { outside, gate, bans, ledger, tellers } = record::prepare(&config, wall, started_at)?;
     let (handle, task) = control::start(&setup, outside);
+    let task = task.watching(started_at, measure(&config));
     let (stop, orders) = watch::channel(Stop::No);
     let (ended_in, ended) = oneshot::channel();
     let mut threads = Vec::new();
     let descriptors = probe::Resource::Descriptors.limit().map_or(1_024, |limit| limit.soft);
     let connections = usize::try_from(check::connections_max(&config, descriptors)).unwrap_or(usize::MAX);
     let connections_open = Arc::new(AtomicUsize::new(0));
+    let sources = Arc::new(Sources::new(config.shard.source_limits(connections), started_at));
+    let types = Arc::new(SessionTypes::new(started_at));
     let cores = probe::allowed_cores();
     let rtmp_settings = Arc::new(config.rtmp.clone());
     for (index, sleeper) in (0u16..).zip(sleepers) {
@@ -175,6 +181,8 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
             post: Arc::clone(&post),
             connections_max: connections,
             connections_open: Arc::clone(&connections_open),
+            sources: Arc::clone(&sources),
+            types: Arc::clone(&types),
         };
         match shard::start(plan) {
             Ok(thread) => threads.push(thread),
@@ -204,6 +212,21 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
     Ok(Running { rtmp, api, shards: count, stop, ended })
 }
 
+/// What the load of this process is made of.
+fn measure(config: &Config) -> control::load::Measure {
+    let bound = memory::Bound::find(config.shard.memory_max);
+    let lag_max = config.shard.loop_lag_max;
+    Box::new(move |connections| Usage {
+        memory: (bound.used_bytes(), bound.limit_bytes),
+        descriptors: (
+            memory::descriptors_open(connections),
+            probe::Resource::Descriptors.limit().map_or(0, |limit| limit.soft),
+        ),
+        lag_max,
+        ..Usage::default()
+    })
+}
+
 /// Control's thread: the read model and the API, until every shard has stopped.
 fn run_control(
     config: &Config,
@@ -220,7 +243,8 @@ fn run_control(
     runtime.block_on(async {
         let api = tokio::net::TcpListener::from_std(api).map_err(|error| error.to_string())?;
         let (close_api, api_closes) = oneshot::channel::<()>();
-        let router = crate::api::router(handle.clone(), &config.api);
+        let history = ledger.as_ref().map(|ledger| History::new(ledger.files()));
+        let router = crate::api::router(handle.clone(), history, &config.api);
         let api = tokio::spawn(crate::api::serve(api, router, async {
             let _ = api_closes.await;
         }));

@@ -11,6 +11,7 @@
 mod day;
 mod entry;
 mod handle;
+pub mod history;
 mod open;
 mod outbox;
 mod queue;

@@ -13,11 +13,13 @@ use glommio::timer::sleep;
 
 use crate::adapter::streams::Expired;
 use crate::adapter::{Outgoing, StreamSlot};
+use crate::admission::Load;
 use crate::io::doorbell::Doorbell;
 use crate::names::SessionId;
 use crate::session::{CloseReason, Reason};
 use crate::shard::accept::Listening;
 use crate::shard::connection::Connection;
+use crate::shard::lag::Lag;
 use crate::shard::mail::{OrderId, Report, ShardLoad, ToControl, ToShard};
 use crate::shard::{Phase, Rules, Shard};
 
@@ -25,6 +27,8 @@ use crate::shard::{Phase, Rules, Shard};
 const SWEEP: Duration = Duration::from_millis(100);
 /// Mail read before others get their turn.
 const MAIL_PER_TURN: usize = 256;
+/// Connections that take over new rules before others get their turn.
+const ADOPTIONS_PER_TURN: usize = 1_024;
 /// Sessions closed by one order before others get their turn.
 const CLOSES_PER_TURN: usize = 256;
 
@@ -66,6 +70,7 @@ struct Clock {
     next_sweep: Instant,
     next_report: Instant,
     lag_max: Duration,
+    lag: Lag,
     drain_began_at: Option<Instant>,
     stop_at: Cell<Option<Instant>>,
 }
@@ -77,6 +82,7 @@ impl Clock {
             next_sweep: now,
             next_report: now,
             lag_max: Duration::ZERO,
+            lag: Lag::default(),
             drain_began_at: None,
             stop_at: Cell::new(None),
         }
@@ -121,6 +127,7 @@ impl Shard {
                     self.core.borrow_mut().policy.bans.remove(&whom);
                 }
                 ToShard::Configure { order, rules } => self.configure(order, &rules).await,
+                ToShard::Load(load) => self.set_load(load).await,
                 ToShard::Drain { deadline } => self.begin_drain(deadline, listeners),
                 ToShard::Stop => self.begin_drain(now, listeners),
             }
@@ -143,6 +150,19 @@ impl Shard {
         }
     }
 
+    /// The pressure on the server has changed: newcomers, streams and then every connection obey other rules.
+    async fn set_load(&self, load: Load) {
+        self.core.borrow_mut().set_load(load);
+        self.intake.set_open(load.state.accepts());
+        let keys: Vec<usize> = self.connections.borrow().iter().map(|(key, _)| key).collect();
+        for some in keys.chunks(ADOPTIONS_PER_TURN) {
+            for connection in some.iter().filter_map(|key| self.connection(*key)).filter(|it| it.is_open()) {
+                self.guarded(&connection, || self.adopt(&connection));
+            }
+            glommio::yield_if_needed().await;
+        }
+    }
+
     /// Ends sessions by order.
     async fn close_sessions(&self, order: OrderId, sessions: &[SessionId], reason: CloseReason) {
         let sessions: Vec<_> = sessions.iter().map(|id| (*id, reason)).collect();
@@ -155,8 +175,7 @@ impl Shard {
         *self.settings.borrow_mut() = rules.shard.clone();
         let turned_away = {
             let mut core = self.core.borrow_mut();
-            core.settings = rules.sessions.clone();
-            core.rtmp = Arc::clone(&rules.rtmp);
+            core.configure(rules.sessions.clone(), Arc::clone(&rules.rtmp));
             core.streams.configure(rules.streams.clone());
             core.change_gate(Arc::clone(&rules.gate))
         };
@@ -203,7 +222,9 @@ impl Shard {
 
     fn tick(self: &Rc<Self>, clock: &mut Clock) {
         let now = Instant::now();
-        clock.lag_max = clock.lag_max.max(now.saturating_duration_since(clock.next_tick));
+        let late = now.saturating_duration_since(clock.next_tick);
+        clock.lag_max = clock.lag_max.max(late);
+        clock.lag.record(late);
         clock.next_tick = now + self.tick;
         self.totals.borrow_mut().ticks += 1;
         // Publishers that ran ahead of the clock may be due again.
@@ -270,8 +291,10 @@ impl Shard {
         core.streams.sample(now, &mut streams);
         let load = ShardLoad {
             connections: self.connections.borrow().len(),
-            unauthenticated: self.unauthenticated.get(),
+            unauthenticated: self.strangers.borrow().count(),
             loop_lag_max: std::mem::take(&mut clock.lag_max),
+            loop_lag_p99: clock.lag.p99(),
+            types_disabled: self.types.disabled(),
             queue_bytes: core.sessions.queue_bytes_total(),
             log_bytes: core.streams.log_bytes(),
             dropped_frames: core.dropped_frames,

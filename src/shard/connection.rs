@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::adapter::{Flow, Rtmp, Sent, Wire};
+use crate::admission::sources::Place;
 use crate::io::tcp;
 use crate::session::{CloseReason, Reason};
 use crate::shard::Shard;
@@ -35,6 +36,10 @@ pub struct Connection {
     pub key: usize,
     /// The peer.
     pub remote: SocketAddr,
+    /// Where its source is counted.
+    pub place: Place,
+    /// Its number among the strangers, or 0 once it is admitted.
+    pub stranger: Cell<u64>,
     stream: RefCell<tcp::Stream>,
     adapter: RefCell<Rtmp>,
     waker: RefCell<Option<Waker>>,
@@ -65,11 +70,13 @@ enum Phase {
 impl Connection {
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(key: usize, remote: SocketAddr, stream: tcp::Stream, adapter: Rtmp) -> Self {
+    pub fn new(key: usize, remote: SocketAddr, place: Place, stream: tcp::Stream, adapter: Rtmp) -> Self {
         let deadline = adapter.next_deadline();
         Self {
             key,
             remote,
+            place,
+            stranger: Cell::new(0),
             stream: RefCell::new(stream),
             adapter: RefCell::new(adapter),
             waker: RefCell::new(None),
@@ -389,8 +396,14 @@ impl Shard {
         connection.deadline.set(adapter.next_deadline());
         let admitted = adapter.is_admitted();
         if connection.admitted.replace(admitted) != admitted {
-            self.count_admitted(connection.remote, admitted);
+            self.count_admitted(connection, admitted);
         }
+    }
+
+    /// Has a connection adopt what the core obeys by now.
+    pub(super) fn adopt(&self, connection: &Connection) {
+        connection.adapter.borrow_mut().adopt(&self.core.borrow());
+        self.note_progress(connection);
     }
 
     /// The clerk's look at the clock for one connection.
@@ -416,6 +429,7 @@ impl Shard {
         if connection.phase.get() != Phase::Open {
             return;
         }
+        self.report_trouble(connection, now, reason);
         let mut full = connection.blocked.get();
         {
             let mut adapter = connection.adapter.borrow_mut();
@@ -437,7 +451,7 @@ impl Shard {
             }
             adapter.handle_close(now, &mut core, reason);
         }
-        self.note_progress(connection);
+        // What it was it stays in the books until its socket is gone: a thousand that are ended at once are no strangers.
         let stream = connection.stream.borrow();
         if full {
             // A peer that does not read will not read a goodbye; what the kernel holds for it is let go.
@@ -484,9 +498,17 @@ impl Shard {
     /// Closes after the peer's end.
     fn finish(&self, connection: &Connection, now: Instant, reason: CloseReason) {
         connection.adapter.borrow_mut().handle_close(now, &mut self.core.borrow_mut(), reason);
-        self.note_progress(connection);
         connection.stream.borrow().shutdown(Shutdown::Both);
         connection.phase.set(Phase::Closed);
+    }
+
+    /// Closes without a word, now: what a newcomer takes the place of.
+    pub(super) fn cut(&self, connection: &Connection, now: Instant, reason: CloseReason) {
+        if connection.phase.get() == Phase::Open {
+            connection.stream.borrow().reset_on_close();
+            self.finish(connection, now, reason);
+            connection.wake();
+        }
     }
 
     /// Closes after a defect of ours. The adapter is in an unknown state: it is asked only for its session.
@@ -494,6 +516,8 @@ impl Shard {
         self.totals.borrow_mut().internal_errors += 1;
         let now = Instant::now();
         let closed = catch_unwind(AssertUnwindSafe(|| {
+            self.report_trouble(connection, now, Reason::InternalError.into());
+            self.note_defect(connection, now);
             connection.adapter.borrow_mut().handle_close(
                 now,
                 &mut self.core.borrow_mut(),
@@ -508,6 +532,24 @@ impl Shard {
         connection.wake();
         self.wake_pump();
         self.post_outgoing(now);
+    }
+}
+
+impl Shard {
+    /// Counts a defect against the type of the connection's session, which is refused once it has too many.
+    fn note_defect(&self, connection: &Connection, now: Instant) {
+        let core = self.core.borrow();
+        let of = connection.with_adapter(|adapter| adapter.facts(&core).map(|facts| (facts.protocol, facts.kind)));
+        if let Some((protocol, kind)) = of
+            && core.guard.note_defect(now, protocol, kind)
+        {
+            tracing::error!(
+                ev = "type_disabled",
+                proto = protocol.as_str(),
+                role = kind.as_str(),
+                "a second defect within a second: such sessions are refused until the next start"
+            );
+        }
     }
 }
 

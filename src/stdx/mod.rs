@@ -1,5 +1,6 @@
 //! What std lacks; nothing about streaming may enter.
 
 pub mod clock;
+pub mod histogram;
 pub mod ids;
 pub mod units;

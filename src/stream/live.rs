@@ -212,6 +212,12 @@ impl Live {
         }
     }
 
+    /// Keeps as much as `settings` allow from the next frame on. What players are told and how long they may lag
+    /// behind stays as it is.
+    pub fn set_cache(&mut self, settings: &Settings) {
+        self.log.set_limits(settings);
+    }
+
     /// Its name.
     #[must_use]
     pub fn key(&self) -> &StreamKey {

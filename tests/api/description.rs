@@ -11,6 +11,7 @@ use sluicegate::stdx::units::Secret;
 use tokio::net::TcpListener;
 
 use crate::desk::{Desk, id, row};
+use crate::{days, history};
 
 /// Examples for each operation, enough for every kind of wrong input to come up once.
 const EXAMPLES: &str = "25";
@@ -39,9 +40,11 @@ fn fuzz(tokens: &[Token]) {
                 desk.add(row(n, Kind::Play, "live", &format!("s{n}"), "10.1.1.1:1935"));
             }
             desk.finish(id(3), Reason::ClientDone.into());
+            let rows: Vec<_> = (0..200).map(|n| days::row(n, 1_795_132_800_000 + n * 60_000, None)).collect();
+            let (_folder, history) = history::history(&rows);
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             say.send(listener.local_addr().unwrap()).unwrap();
-            serve(listener, desk.router(&settings), std::future::pending()).await.unwrap();
+            serve(listener, desk.router_with(history, &settings), std::future::pending()).await.unwrap();
         });
     });
     let address = heard.recv().unwrap();

@@ -2,11 +2,15 @@
 #![allow(clippy::pedantic)]
 
 mod bans;
+#[path = "../support/days.rs"]
+mod days;
 mod description;
 #[path = "../support/desk.rs"]
 mod desk;
 mod events;
 mod guard;
+mod history;
 mod lists;
 mod orders;
+mod pressure;
 mod served;

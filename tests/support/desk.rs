@@ -16,6 +16,7 @@ use sluicegate::api::{Backend, Settings, router};
 use sluicegate::control::view::{Rates, SessionRow};
 use sluicegate::control::{CommandError, Dependencies, Terminate, Terminated, View};
 use sluicegate::event::{Bus, Cursor, Event, Recorded};
+use sluicegate::ledger::history::History;
 use sluicegate::names::{ConnectionId, Kind, Name, Protocol, SessionId, ShardId, StreamKey};
 use sluicegate::session::{CloseReason, Counters, Facts, State};
 use sluicegate::stdx::clock::WallAnchor;
@@ -100,7 +101,21 @@ impl Desk {
     }
 
     pub fn router(&self, settings: &Settings) -> Router {
-        router(self.clone(), settings)
+        router(self.clone(), None, settings)
+    }
+
+    /// The API of a server that has a ledger.
+    pub fn router_with(&self, history: History, settings: &Settings) -> Router {
+        router(self.clone(), Some(history), settings)
+    }
+
+    /// The default API of a server that has a ledger.
+    pub fn client_of(&self, history: History) -> Client {
+        self.client_at(history, &Settings { rate: 1_000_000, ..Settings::default() })
+    }
+
+    pub fn client_at(&self, history: History, settings: &Settings) -> Client {
+        Client { router: self.router_with(history, settings), peer: "127.0.0.1:50000".parse().unwrap() }
     }
 
     /// The default API, fast enough for tests.

@@ -3,6 +3,7 @@
 pub mod bans;
 pub mod events;
 pub mod health;
+pub mod history;
 pub mod node;
 pub mod openapi;
 pub mod page;
@@ -33,6 +34,11 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/v1/streams/{*path}", get(streams::one))
         .route("/v1/node", get(node::node))
         .route("/v1/events", get(events::events))
+        .route("/v1/history/sessions", get(history::list))
+        .route("/v1/history/sessions/{id}", get(history::one))
+        .route("/v1/history/summary", get(history::summary))
+        .route("/v1/history/timeline", get(history::timeline))
+        .route("/v1/history/export", get(history::export))
         .route("/v1/drain", post(node::drain))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

@@ -37,6 +37,8 @@ pub struct Node {
     draining: bool,
     /// Which configuration is in force: 1 is that of the start, each reload that takes effect makes the next.
     config_generation: u64,
+    /// How hard pressed it is: `green`, `yellow`, `orange` or `red`.
+    load_state: &'static str,
     /// Running sessions.
     sessions: usize,
     /// Streams that are published, played, or wait for their publisher.
@@ -155,6 +157,7 @@ pub(crate) async fn node(State(api): State<Shared>, RawQuery(query): RawQuery) -
         ready: view.ready,
         draining: view.draining,
         config_generation: view.config_generation,
+        load_state: view.load.state.as_str(),
         sessions: view.sessions.len(),
         streams: view.streams.len(),
         memory: Memory {
@@ -206,7 +209,7 @@ impl Shard {
             ticks: load.ticks,
             dropped_frames: load.dropped_frames,
             relay_dropped: load.relay_dropped,
-            glitches: load.glitches,
+            glitches: load.glitches.iter().map(|(_, count)| count).sum(),
             internal_errors: load.internal_errors,
             bans: load.bans,
             ban_hits: load.ban_hits,

@@ -11,11 +11,12 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use crate::api::native::{bans, events, health, node, sessions, streams, summary, terminate};
+use crate::api::native::{bans, events, health, history, node, sessions, streams, summary, terminate};
 use crate::api::problem::ProblemBody;
 use crate::api::query::Params;
 use crate::api::{Problem, Shared};
 use crate::names::{APP_BYTES_MAX, STREAM_BYTES_MAX};
+use crate::session::Reason;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,7 +24,8 @@ use crate::names::{APP_BYTES_MAX, STREAM_BYTES_MAX};
         details that name the field."),
     paths(sessions::list, sessions::one, terminate::close, terminate::terminate, bans::list, bans::ban, bans::lift,
         summary::summary, streams::list,
-        streams::one, events::events, node::node, node::drain, health::healthz, health::readyz, health::metrics,
+        streams::one, history::list, history::one, history::summary, history::timeline, history::export,
+        events::events, node::node, node::drain, health::healthz, health::readyz, health::metrics,
         openapi),
     components(schemas(ProblemBody, events::EventBody)),
     security(("bearer" = [])),
@@ -72,7 +74,14 @@ fn add_problems(path: &str, operation: &mut Operation, changes: bool) {
         ("415", "The body is not application/json", has_body),
         ("421", "The server is bound to loopback and the Host is not a name of it", true),
         ("429", "Too many requests, or too many refused tokens from this address", true),
+        ("503", "The server is overloaded and makes no lists", matches!(path, "/v1/sessions" | "/v1/streams")),
         ("503", "The server is stopping, or a shard did not answer in time", changes),
+        (
+            "503",
+            "There is no ledger (`ledger-off`), a file of it cannot be read (`ledger-damaged`), too many ask \
+             (`history-busy`), or there is too much to look through (`history-too-long`)",
+            path.starts_with("/v1/history/"),
+        ),
     ];
     for (status, description, applies) in problems {
         if applies && !operation.responses.responses.contains_key(status) {
@@ -132,6 +141,9 @@ fn describe(open: bool) -> Value {
         if of_filter && FILTER_SCHEMAS.iter().any(|(field, _)| *field == name) {
             *schema = filter_schema(&name);
         }
+        if name == "reason" {
+            *schema = json!({"type": "string", "pattern": reasons()});
+        }
         // A parameter is there or it is not; it is never null. And a limit may be as large as it likes.
         if let Some(types) = schema["type"].as_array() {
             schema["type"] = types.iter().find(|one| **one != "null").cloned().unwrap_or_default();
@@ -172,6 +184,12 @@ const FILTER_SCHEMAS: [(&str, &str); 9] = [
     ("state", "^(establishing|running|stalling|finished)$"),
 ];
 
+/// Any one reason for an end.
+fn reasons() -> String {
+    let names: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+    format!("^({})$", names.join("|"))
+}
+
 fn filter_schema(name: &str) -> Value {
     let pattern = FILTER_SCHEMAS.iter().find(|(field, _)| *field == name).map_or("", |(_, pattern)| pattern);
     json!({"type": "string", "pattern": pattern})
@@ -204,6 +222,11 @@ mod tests {
             "/v1/summary",
             "/v1/streams",
             "/v1/streams/{vhost}/{app}/{stream}",
+            "/v1/history/sessions",
+            "/v1/history/sessions/{id}",
+            "/v1/history/summary",
+            "/v1/history/timeline",
+            "/v1/history/export",
             "/v1/node",
             "/v1/events",
             "/v1/drain",

@@ -2,6 +2,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
+use crate::admission::sources::Limits;
+use crate::admission::{SessionTypes, Sources};
 use crate::shard::{self, Plan, Post};
 use crate::stdx::clock::WallAnchor;
 
@@ -29,6 +31,8 @@ fn start_without_a_clock() -> Arc<Post> {
         post: Arc::clone(&post),
         connections_max: 1,
         connections_open: Arc::new(AtomicUsize::new(0)),
+        sources: Arc::new(Sources::new(Limits::default(), Instant::now())),
+        types: Arc::new(SessionTypes::new(Instant::now())),
     };
     // Its thread ends with the process: who has no clock does not notice the end of a drain either.
     let _ = shard::start(plan).unwrap();

@@ -5,6 +5,7 @@ mod held;
 mod meter;
 mod output;
 mod publisher;
+mod trace;
 
 use std::collections::VecDeque;
 use std::mem;
@@ -16,15 +17,18 @@ use crate::proto::rtmp::amf0::Value;
 use crate::proto::rtmp::chunk::{self, RawMessage};
 use crate::proto::rtmp::handshake::Handshake;
 use crate::proto::rtmp::message::{self, LimitType, Parsed, UserControl, type_id};
-use crate::proto::rtmp::{ProtocolError, Settings};
+use crate::proto::rtmp::{Glitch, Glitches, ProtocolError, Settings};
 
 use command::{Call, ConnectCall, NameProblem};
 use held::Held;
-use meter::{Meter, after};
+use meter::{Meter, after, moved};
 use output::{Level, Output, info, object, text};
 use publisher::Publisher;
 
+use trace::{Answer, What};
+
 pub use command::query_value;
+pub use trace::Trace;
 
 /// Everything `connect` said, kept as sent (`NetConnection` `connect`, RTMP 1.0 §7.2.1.1).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -147,6 +151,9 @@ pub struct Server {
     sequence: u32,
     player_buffer_ms: u16,
     glitches: u32,
+    /// Of those, the ones that nobody has asked about.
+    new_glitches: Glitches,
+    trace: Trace,
 }
 
 /// How far the connection is. Each stage is entered once, in this order; `Closing` and `Failed` are final.
@@ -185,8 +192,6 @@ enum Deadline {
 
 /// Most message streams that [`Settings::streams_per_connection`] can allow.
 const STREAMS_MAX: u32 = 64;
-/// Glitches that may stand on a connection's score, which forgets one a second.
-const GLITCHES_MAX: u32 = 32;
 /// Pings answered a second.
 const PINGS_MAX: u32 = 10;
 /// Answers that may wait for a peer that does not read them.
@@ -225,6 +230,8 @@ impl Server {
             sequence: 0,
             player_buffer_ms: 0,
             glitches: 0,
+            new_glitches: Glitches::default(),
+            trace: Trace::new(now),
             settings: Arc::clone(settings),
         }
     }
@@ -355,6 +362,7 @@ impl Server {
         let Stage::ConnectAsked(call) = &self.stage else { return };
         let call = ConnectCall::clone(call);
         self.stage = Stage::Connected;
+        self.trace.note(self.now, What::Answer(Answer::ConnectAccepted));
         let window = u32::try_from(self.settings.window_ack_size).unwrap_or(u32::MAX);
         message::write_window_ack_size(&mut self.output.bytes, window);
         message::write_peer_bandwidth(&mut self.output.bytes, window, LimitType::Dynamic);
@@ -394,6 +402,7 @@ impl Server {
             return;
         }
         self.command_deadline = None;
+        self.trace.note(now, What::Answer(Answer::PublishAccepted));
         self.reader.authorize();
         self.activity = Activity::Publishing(Box::new(Publisher::new(&self.settings, now, request)));
         UserControl::StreamBegin(request.stream_id).write(&mut self.output.bytes);
@@ -415,6 +424,7 @@ impl Server {
             return;
         }
         self.command_deadline = None;
+        self.trace.note(now, What::Answer(Answer::PlayAccepted));
         self.activity = Activity::Playing(request);
         let id = request.stream_id;
         UserControl::StreamBegin(id).write(&mut self.output.bytes);
@@ -440,6 +450,7 @@ impl Server {
             return;
         }
         self.activity = Activity::Idle;
+        self.trace.note(self.now, What::Answer(Answer::Refused));
         match redirect {
             None => self.output.status(request.stream_id, Level::Error, refusal.code, refusal.description),
             Some(url) => self.output.status_elsewhere(request.stream_id, refusal.code, refusal.description, url),
@@ -454,6 +465,7 @@ impl Server {
             return;
         }
         let id = request.stream_id;
+        self.trace.note(self.now, What::Answer(Answer::PlayEnded));
         self.output.status(id, Level::Status, "NetStream.Play.UnpublishNotify", "The publisher has gone.");
         self.output.data(
             id,
@@ -485,6 +497,7 @@ impl Server {
         if self.is_final() || matches!(self.stage, Stage::Handshake { .. }) {
             return;
         }
+        self.trace.note(self.now, What::Answer(Answer::Goodbye));
         let stream_id = match &self.activity {
             Activity::Idle => 0,
             Activity::PublishAsked(request) | Activity::PlayAsked(request) | Activity::Playing(request) => {
@@ -524,6 +537,33 @@ impl Server {
         self.glitches
     }
 
+    /// Those since the last call, by what they were.
+    pub fn take_glitches(&mut self) -> Glitches {
+        mem::take(&mut self.new_glitches)
+    }
+
+    /// What happened last on the connection.
+    #[must_use]
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// Other settings, for a server that is under more pressure or less: deadlines that run end as if their stage had
+    /// begun with these.
+    pub fn adopt(&mut self, settings: &Arc<Settings>) {
+        let before = mem::replace(&mut self.settings, Arc::clone(settings));
+        if let Stage::Handshake { deadline, .. } = &mut self.stage {
+            *deadline = moved(*deadline, before.handshake_timeout, settings.handshake_timeout);
+        }
+        if let Some(Deadline::At(deadline)) = &mut self.command_deadline {
+            *deadline = moved(*deadline, before.command_timeout, settings.command_timeout);
+        }
+        if let Activity::Publishing(publisher) = &mut self.activity {
+            publisher.adopt(&before, settings);
+        }
+        self.reader.set_message_timeout(settings.message_timeout);
+    }
+
     /// The buffer a player said it has, in milliseconds, at most ten seconds; zero when it said nothing.
     #[must_use]
     pub fn player_buffer_ms(&self) -> u16 {
@@ -540,6 +580,7 @@ impl Server {
             return Ok(());
         }
         self.stage = Stage::AwaitConnect;
+        self.trace.note(self.now, What::Handshake);
         self.command_deadline = Some(Deadline::At(after(self.now, self.settings.command_timeout)));
         self.read(input.get(progress.consumed..).unwrap_or_default())
     }
@@ -578,14 +619,16 @@ impl Server {
     fn obey(&mut self, input: &mut &[u8]) -> Result<(), ProtocolError> {
         while !input.is_empty() && !self.is_final() && !self.waits_for_verdict() && self.turn_left != Some(0) {
             let outcome = self.reader.poll_message(self.now, input);
-            let glitches = self.reader.take_glitches();
+            let glitches = self.reader.has_glitches().then(|| self.reader.take_glitches());
             if let Some(message) = outcome? {
                 let events = self.events.len();
                 self.on_message(message)?;
                 let frames = u32::try_from(self.events.len().saturating_sub(events)).unwrap_or(u32::MAX);
                 self.turn_left = self.turn_left.map(|left| left.saturating_sub(frames.max(1)));
             }
-            self.on_glitches(glitches)?;
+            for (what, count) in glitches.iter().flat_map(Glitches::iter) {
+                self.on_glitches(what, count)?;
+            }
         }
         Ok(())
     }
@@ -616,21 +659,25 @@ impl Server {
         if self.is_final() {
             return Ok(());
         }
+        if !matches!(message.type_id, type_id::COMMAND_AMF0 | type_id::COMMAND_AMF3) {
+            let what = What::message(message.type_id, message.payload.len(), message.timestamp_ms);
+            self.trace.note(self.now, what);
+        }
         match message.type_id {
             // Statistics only: sending never waits for it (RT-27).
             type_id::ACKNOWLEDGEMENT => {
                 let Parsed { longer, .. } = message::parse_u32(&message.payload)?;
-                self.on_glitches(u32::from(longer))
+                self.on_glitches(Glitch::Longer, u32::from(longer))
             }
             type_id::WINDOW_ACK_SIZE => {
                 let Parsed { value, longer } = message::parse_window_ack_size(&message.payload, &self.settings)?;
                 self.ack_window = u64::from(value);
-                self.on_glitches(u32::from(longer))
+                self.on_glitches(Glitch::Longer, u32::from(longer))
             }
             // Our sending is bounded by what the peer reads, whatever bandwidth it names (RT-29).
             type_id::SET_PEER_BANDWIDTH => {
                 let Parsed { longer, .. } = message::parse_peer_bandwidth(&message.payload)?;
-                self.on_glitches(u32::from(longer))
+                self.on_glitches(Glitch::Longer, u32::from(longer))
             }
             type_id::USER_CONTROL => self.on_user_control(&message.payload),
             type_id::COMMAND_AMF0 => self.on_command(&message, &message.payload),
@@ -640,7 +687,7 @@ impl Server {
                     self.refuse_connect(1.0, command::UNREADABLE_CONNECT);
                     Ok(())
                 }
-                _ => self.on_glitches(1),
+                _ => self.on_glitches(Glitch::Command, 1),
             },
             type_id::AUDIO | type_id::VIDEO | type_id::AGGREGATE | type_id::DATA_AMF0 => self.on_media(message),
             // AMF3 data and shared objects have no reader here (RT-33); what is unknown was counted by the chunk
@@ -661,7 +708,7 @@ impl Server {
             }
             _ => {}
         }
-        self.on_glitches(u32::from(longer))
+        self.on_glitches(Glitch::Longer, u32::from(longer))
     }
 
     fn on_media(&mut self, message: RawMessage) -> Result<(), ProtocolError> {
@@ -675,13 +722,13 @@ impl Server {
                 let events = &mut self.events;
                 let mut emit = |frame| events.push_back(ServerEvent::Frame(frame));
                 let glitches = publisher.handle(&self.settings, self.now, message, &mut emit)?;
-                self.on_glitches(glitches)
+                self.on_glitches(Glitch::Media, glitches)
             }
             // On another message stream than the one published (RT-35).
-            Activity::Publishing(_) => self.on_glitches(1),
+            Activity::Publishing(_) => self.on_glitches(Glitch::Stream, 1),
             // What was under way when a publish was refused or ended may still arrive; the command deadline bounds it.
             Activity::Idle if self.sequence > 0 => Ok(()),
-            _ if is_data => self.on_glitches(1),
+            _ if is_data => self.on_glitches(Glitch::Stream, 1),
             _ => Err(ProtocolError::Illegal("media_before_publish")),
         }
     }
@@ -695,7 +742,8 @@ impl Server {
             return Err(ProtocolError::Limit("command_rate"));
         }
         self.check_output()?;
-        let Some(call) = Call::read(body) else { return self.on_glitches(1) };
+        let Some(call) = Call::read(body) else { return self.on_glitches(Glitch::Command, 1) };
+        self.trace.note(self.now, What::command(&call.name));
         match (&self.stage, call.name.as_str()) {
             (Stage::AwaitConnect, "connect") => {
                 match command::read_connect(&call) {
@@ -720,7 +768,7 @@ impl Server {
         }
         if call.is_broken {
             self.fail_call(&call, "The arguments cannot be read.");
-            return self.on_glitches(1);
+            return self.on_glitches(Glitch::Command, 1);
         }
         self.on_call(message.stream_id, &call);
         Ok(())
@@ -955,6 +1003,7 @@ impl Server {
     }
 
     fn refuse_connect(&mut self, transaction: f64, refusal: Refusal) {
+        self.trace.note(self.now, What::Answer(Answer::ConnectRefused));
         let status = info(Level::Error, refusal.code, refusal.description);
         self.output.command(0, "_error", transaction, &[Value::Null, status]);
         self.close();
@@ -981,12 +1030,14 @@ impl Server {
         if self.output.bytes.len() < OUTPUT_BYTES_MAX { Ok(()) } else { Err(ProtocolError::Limit("output")) }
     }
 
-    fn on_glitches(&mut self, count: u32) -> Result<(), ProtocolError> {
+    fn on_glitches(&mut self, what: Glitch, count: u32) -> Result<(), ProtocolError> {
         if count == 0 {
             return Ok(());
         }
         self.glitches = self.glitches.saturating_add(count);
-        if self.glitch_meter.add(self.now, count, 1, GLITCHES_MAX.saturating_sub(1)) {
+        self.new_glitches.add(what, count);
+        self.trace.note(self.now, What::Glitch(what, u16::try_from(count).unwrap_or(u16::MAX)));
+        if self.glitch_meter.add(self.now, count, 1, self.settings.glitches_max.saturating_sub(1)) {
             Ok(())
         } else {
             Err(ProtocolError::Illegal("glitches"))
