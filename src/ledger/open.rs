@@ -16,7 +16,7 @@ use crate::ledger::row::{Clock, Record, SELECT_ONE, SELECT_OPEN, int, read_open,
 use crate::ledger::store::{self, DayFile, Obstacle, Store, Trouble, add, put_aside};
 use crate::ledger::writer::{Writer, copy_outbox, insert_tell};
 use crate::ledger::{Day, FileError, FileKey, Files, Ledger, Settings, StoredBan, Tell, Total, retention};
-use crate::names::{Kind, Name, Protocol, StreamKey};
+use crate::names::{Kind, Name, StreamKey};
 use crate::session::{Change, CloseReason, Reason, What};
 use crate::stdx::clock::WallAnchor;
 
@@ -136,7 +136,7 @@ pub type Totals = BTreeMap<(String, Kind), Total>;
 /// How long the start looks for damage, in all files together.
 const CHECK_PATIENCE: Duration = Duration::from_millis(500);
 /// Sessions that are closed in one transaction.
-const CLOSED_AT_ONCE: i64 = 2_000;
+const CLOSED_AT_ONCE: i64 = 4_000;
 
 impl Opened {
     /// Closes what was running as `server_crash`, with the counters and at the time of its last checkpoint. `encode` says
@@ -522,16 +522,7 @@ fn clear(old: &DayFile, new: &Connection) -> rusqlite::Result<BTreeMap<(String, 
         while let Some(row) = ids.next()? {
             remove.execute([row.get_ref(0)?.as_blob().unwrap_or_default()])?;
         }
-        let mut sums = BTreeMap::new();
-        let sql = "SELECT protocol, kind, COUNT(*), SUM(rx_bytes), SUM(tx_bytes) FROM session \
-                   WHERE closed_ms IS NOT NULL AND started_ms IS NOT NULL GROUP BY protocol, kind";
-        let mut rows = connection.prepare(sql)?;
-        let mut rows = rows.query([])?;
-        while let Some(row) = rows.next()? {
-            let (protocol, kind): (String, String) = (row.get(0)?, row.get(1)?);
-            let Some(protocol) = Protocol::ALL.into_iter().find(|known| known.as_str() == protocol) else { continue };
-            add(sums.entry((protocol.collector().to_owned(), kind)).or_default(), store::total(row, 2)?);
-        }
+        let sums = store::add_up(connection)?;
         for ((collector, kind), total) in &sums {
             old.write_total(collector, kind, *total)?;
         }

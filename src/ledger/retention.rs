@@ -24,9 +24,7 @@ pub fn tidy(store: &mut Store, settings: &Settings, now_ms: u64) -> Result<(), F
     for key in old {
         let path = key.path(&store.directory);
         if let Some(file) = store.open.remove(&key) {
-            file.connection
-                .execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES}); PRAGMA wal_checkpoint(TRUNCATE)"))
-                .map_err(|error| FileError::Database { path, error })?;
+            give_back(&file.connection, VACUUM_PAGES).map_err(|error| FileError::Database { path, error })?;
         }
     }
     let removed_bans = "DELETE FROM ban WHERE until_ms <= ?1";
@@ -64,18 +62,20 @@ pub fn vacuum(directory: &Path) -> Result<Vec<(String, u64, u64)>, FileError> {
         let path = key.path(directory);
         let before = size(&path);
         let connection = store::day(&path)?;
-        let run = || -> rusqlite::Result<()> {
-            // Each row of the answer is a page that was given back.
-            let mut statement = connection.prepare("PRAGMA incremental_vacuum")?;
-            let mut rows = statement.query([])?;
-            while rows.next()?.is_some() {}
-            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-        };
-        run().map_err(|error| FileError::Database { path: path.clone(), error })?;
+        give_back(&connection, u32::MAX).map_err(|error| FileError::Database { path: path.clone(), error })?;
         drop(connection);
         done.push((key.file_name(), before, size(&path)));
     }
     Ok(done)
+}
+
+/// Gives pages that hold nothing back to the file system, and empties the log.
+fn give_back(connection: &Connection, pages: u32) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+    let mut rows = statement.query([])?;
+    // Each row of the answer is a page that was given back.
+    while rows.next()?.is_some() {}
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
 /// The sums of a file that is about to go. One that cannot be read has none, and goes all the same.

@@ -15,7 +15,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
 use crate::ledger::row::{self, int};
 use crate::ledger::{FileKey, Total};
-use crate::names::Kind;
+use crate::names::{Kind, Protocol};
 
 /// What is written into the header of every file, so that no other program's file is taken for ours: `SlGt`.
 pub const APPLICATION: i32 = 0x536c_4774;
@@ -245,9 +245,10 @@ impl Store {
 
     /// Everything up to the last name given is committed, or will never be.
     pub fn publish(&self) {
-        self.shared.outbox_committed.store(self.next_outbox_id - 1, Ordering::Release);
+        // The files go first: whoever sees the new end must see every file that has something before it.
         let with_rows = self.open.values().filter(|file| file.outbox_rows > 0).map(|file| file.key);
         *self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner) = with_rows.collect();
+        self.shared.outbox_committed.store(self.next_outbox_id - 1, Ordering::Release);
     }
 
     /// Closes a file for good without writing to it once more.
@@ -298,11 +299,33 @@ impl DayFile {
     }
 }
 
-/// The sums in a file.
+/// The sums in a file; where one of them is damaged, what the sessions in the file add up to.
 pub fn totals(connection: &Connection) -> rusqlite::Result<BTreeMap<(String, String), Total>> {
-    let mut statement = connection.prepare("SELECT collector, kind, sessions, rx_bytes, tx_bytes FROM total")?;
-    let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), total(row, 2)?)))?;
-    rows.collect()
+    let mut statement = connection.prepare("SELECT collector, kind, sessions, rx_bytes, tx_bytes, crc FROM total")?;
+    let mut rows = statement.query([])?;
+    let mut sums = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        if !row::row_is_whole(row, 5)? {
+            return add_up(connection);
+        }
+        sums.insert((row.get(0)?, row.get(1)?), total(row, 2)?);
+    }
+    Ok(sums)
+}
+
+/// What the finished sessions in a file that had started add up to.
+pub fn add_up(connection: &Connection) -> rusqlite::Result<BTreeMap<(String, String), Total>> {
+    let sql = "SELECT protocol, kind, COUNT(*), SUM(rx_bytes), SUM(tx_bytes) FROM session \
+               WHERE closed_ms IS NOT NULL AND started_ms IS NOT NULL GROUP BY protocol, kind";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut sums = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let (protocol, kind): (String, String) = (row.get(0)?, row.get(1)?);
+        let Some(protocol) = Protocol::ALL.into_iter().find(|known| known.as_str() == protocol) else { continue };
+        add(sums.entry((protocol.collector().to_owned(), kind)).or_default(), total(row, 2)?);
+    }
+    Ok(sums)
 }
 
 /// A sum from three columns of a row.

@@ -108,6 +108,11 @@ fn fa_17_a_damaged_row_is_told_with_its_place_and_its_neighbours_are_read() {
     ];
     assert_eq!(report.damage, expected);
     assert_eq!((report.sessions, report.attempts, report.outbox), (59, 60, 99));
+    // A sum that is damaged is added up again: those who ended, and played.
+    let (opened, _) = crate::support::open(&settings(original.path()), NOON_MS);
+    let played: Vec<u64> = (0..60).filter(|n| n % 3 > 0 && n % 4 == 1).collect();
+    let total = opened.totals()[&("rtmp".to_owned(), Kind::Play)];
+    assert_eq!((total.sessions, total.rx_bytes), (played.len() as u64, played.iter().sum::<u64>() * 1_000));
 }
 
 #[test]

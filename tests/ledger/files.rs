@@ -184,3 +184,24 @@ fn a_day_stays_while_something_of_it_is_still_to_be_told() {
     until(|| names(folder.path()).len() == 2, || format!("{:?}", names(folder.path())));
     bed.stop();
 }
+
+#[test]
+fn space_of_what_was_told_goes_back_to_the_file_system() {
+    let folder = folder();
+    let mut bed = Bed::new(&settings(folder.path()));
+    for n in 0..2_000 {
+        let facts = bed.facts(n, Kind::Publish, 0);
+        bed.happens(&facts, 1, 0, What::Opened);
+        bed.happens(&facts, 2, 0, What::Started);
+        bed.happens(&facts, 3, 0, What::Closed(done(), bytes(1, 1)));
+    }
+    bed.settle();
+    bed.ledger.told(SINK, bed.outbox().iter().map(|row| row.id).collect());
+    until(|| bed.outbox().is_empty(), || "it is told for ever".into());
+    assert!(sluicegate::ledger::vacuum(folder.path()).is_err(), "a server is using it");
+    bed.stop();
+    let done = sluicegate::ledger::vacuum(folder.path()).unwrap();
+    let [(name, before, after)] = &done[..] else { panic!("{done:?}") };
+    assert!(name == "2026-11-20.db" && after + 100_000 < *before, "{done:?}");
+    assert_eq!(rows(folder.path()).len(), 2_000);
+}

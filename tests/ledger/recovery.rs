@@ -93,7 +93,7 @@ fn fa_15_recovering_twice_is_recovering_once() {
     let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         opened.recover(&mut |change| {
             count += 1;
-            assert!(count < 3_000, "this is where the process dies");
+            assert!(count < 4_500, "this is where the process dies");
             vec![tell_of(change, Weight::Must)]
         })
     }));
