@@ -45,6 +45,8 @@ pub struct Setup {
 
 /// What control works with besides the shards.
 pub struct Outside {
+    /// The rules that the desk obeys.
+    pub admission: Arc<crate::admission::Settings>,
     /// Decides who may.
     pub desk: Desk,
     /// The back ends that the desk's hooks stand for.
@@ -67,7 +69,7 @@ impl Outside {
         let settings = crate::admission::Settings { publish: Access::Open, ..crate::admission::Settings::default() };
         let gate = Arc::new(Gate::new(&settings, &[]));
         let desk = Desk::new(&settings, Vec::new(), gate, WallAnchor::now()).expect("the defaults can be obeyed");
-        Self { desk, asks: None, ledger: None, sinks: Vec::new(), endpoints: Vec::new(), bans: Bans::default() }
+        Self { admission: Arc::new(settings), desk, asks: None, ledger: None, sinks: Vec::new(), endpoints: Vec::new(), bans: Bans::default() }
     }
 }
 
@@ -142,6 +144,8 @@ pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
     let shared = Arc::new(Shared {
         view: Mutex::new(view),
         bus: Mutex::new(Bus::new(settings.events_kept)),
+        admission: watch::Sender::new(outside.admission),
+        stale_keys: (Mutex::default(), Notify::new()),
         asks: outside.asks.clone(),
         endpoints: outside.endpoints,
         ledger: outside.ledger.as_ref().map(|(ledger, _)| ledger.clone()),
@@ -206,6 +210,7 @@ impl Control {
                 sweep_at = now + SWEEP_EVERY;
             }
             self.put_asks(now);
+            self.note_stale_keys();
             let told = self.journal.release(&mut self.shared.bus());
             let happened = std::mem::take(&mut self.happened);
             if happened {
@@ -366,6 +371,15 @@ impl Control {
         }
     }
 
+    fn note_stale_keys(&mut self) {
+        let stale = self.questions.take_stale_keys();
+        if !stale.is_empty() {
+            let (rules, rung) = &self.shared.stale_keys;
+            rules.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(stale);
+            rung.notify_waiters();
+        }
+    }
+
     fn take_commands<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) {
         while let Ok(command) = self.commands.try_recv() {
             self.command(now, command, outbox, mailbox);
@@ -384,9 +398,14 @@ impl Control {
                 let view = self.shared.view();
                 self.endings.ban(now, &view, &shards, ban, reply, &mut self.orders, &mut self.out);
             }
+            Command::KeySet { rule, text, reply } => {
+                let _ = reply.send(self.questions.set_jwks(rule, &text));
+            }
             Command::Ready { at } => self.event(at, Event::Server(ServerEvent { at, what: ServerWhat::Ready })),
             Command::Configure { rules, reply } => {
                 self.stream = rules.streams.clone();
+                self.questions.configure(&rules.admission, Arc::clone(&rules.gate));
+                self.shared.admission.send_replace(Arc::new(rules.admission.clone()));
                 self.registry.configure(rules.admission.duplicate_publish, rules.streams.resume_window);
                 let shards: Vec<_> = outbox.running().collect();
                 let generation = self.shared.view().reload_applied();

@@ -61,7 +61,8 @@ pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result
     let held = bans.iter().map(|(whom, until)| Ban { whom: whom.clone(), until }).collect();
     let checkpoint_every = config.ledger.checkpoint_every;
     let record = ledger.clone().map(|ledger| (ledger, checkpoint_every));
-    let outside = crate::control::Outside { desk, asks, ledger: record, sinks, endpoints, bans };
+    let admission = Arc::new(config.admission.clone());
+    let outside = crate::control::Outside { admission, desk, asks, ledger: record, sinks, endpoints, bans };
     Ok(Prepared { outside, gate, bans: held, ledger, tellers })
 }
 

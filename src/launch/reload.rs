@@ -70,6 +70,7 @@ impl Reloader {
         let configured = reach.control.configure(Arc::new(rules(&effective))).await;
         // A shard that did not answer in time obeys when it runs again: the configuration is in force all the same.
         reach.door.configure(&effective.api, Instant::now());
+        reach.control.sign_with(&effective.hook);
         if let Some(log) = reach.log {
             log.set_level(&effective.log);
         }
