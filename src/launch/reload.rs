@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::admission::Gate;
 use crate::api::auth::Door;
 use crate::api::backend::{ReloadError, Reloaded};
 use crate::config::check::check;
@@ -143,6 +142,6 @@ fn rules(config: &Config) -> Rules {
         rtmp: Arc::new(config.rtmp.clone()),
         streams: config.stream.clone(),
         admission: config.admission.clone(),
-        gate: Arc::new(Gate::new(&config.admission, &record::hook_rules(config))),
+        gate: record::gate(config, &record::hook_rules(config)),
     }
 }
