@@ -77,8 +77,9 @@ impl Ledger {
         Arc::clone(&self.0.files)
     }
 
-    /// Commits what waits and ends. Waits for that, at most for `patience`; what is recorded afterwards is dropped.
-    pub fn stop(&self, patience: Duration) {
-        self.0.queue.stop(patience);
+    /// Commits what waits and ends. Waits for that, at most for `patience`, and says whether it has ended; what is
+    /// recorded afterwards is dropped. May be called again to wait longer.
+    pub fn stop(&self, patience: Duration) -> bool {
+        self.0.queue.stop(patience)
     }
 }

@@ -208,8 +208,8 @@ impl Queue {
         status
     }
 
-    /// Asks the writer to commit what there is and to end, and waits for that.
-    pub fn stop(&self, patience: Duration) {
+    /// Asks the writer to commit what there is and to end, and waits for that; whether it has.
+    pub fn stop(&self, patience: Duration) -> bool {
         let mut state = self.lock();
         state.is_stopping = true;
         self.ready.notify_all();
@@ -221,6 +221,7 @@ impl Queue {
             }
             state = self.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        state.has_ended
     }
 
     /// Waits until a commit is due and moves what it takes into `batch`. Returns false when nothing came for a while.
