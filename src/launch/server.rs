@@ -347,7 +347,7 @@ async fn finish_telling(
     handle.tell_to(*committed.borrow());
     let told = async {
         for spool in spools {
-            while !spool.page(0, 1).await.is_empty() {
+            while spool.page(0, 1).await.is_none_or(|page| !page.is_empty()) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
