@@ -460,7 +460,10 @@ impl Writer {
                 whom.key.as_ref().map_or(["", "", ""], |key| [key.vhost(), key.app(), key.stream()]);
             match until {
                 Some(until) => transaction
-                    .prepare_cached("INSERT OR REPLACE INTO ban VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                    .prepare_cached(
+                        "INSERT INTO ban (address, kind, vhost, app, stream, until_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+                         ON CONFLICT DO UPDATE SET until_ms = MAX(until_ms, excluded.until_ms)",
+                    )?
                     .execute(params![address, kind, vhost, app, stream, until])?,
                 None => transaction
                     .prepare_cached(
