@@ -161,17 +161,20 @@ impl Writer {
                 {
                     // One of them cannot be recorded. The others must not suffer for it.
                     trouble = Some(error.to_string());
-                    rows += self.commit_one_by_one(key, group, batch, &mut told, &mut done, &mut bytes);
+                    self.forget_checkpoints(&group);
+                    let (count, result) = self.commit_one_by_one(key, group, batch, &mut told, &mut done, &mut bytes);
+                    rows += count;
+                    if let Err(error) = result {
+                        trouble = Some(error.to_string());
+                        failed = true;
+                        self.suspect(key, &error);
+                    }
                 }
                 Err(error) => {
                     trouble = Some(error.to_string());
                     failed = true;
-                    if error.trouble() == Trouble::Suspect {
-                        self.suspects.insert(key);
-                    }
-                    // The next ones make up for them.
-                    let lost = group.checkpoints.len() as u64;
-                    self.queue.report(|status| status.dropped.checkpoints += lost);
+                    self.suspect(key, &error);
+                    self.forget_checkpoints(&group);
                 }
             }
         }
@@ -262,6 +265,21 @@ impl Writer {
         (groups, worked)
     }
 
+    /// Nothing more is written to a file of which nobody can tell what the last commit left in it.
+    fn suspect(&mut self, key: FileKey, error: &FileError) {
+        if error.trouble() == Trouble::Suspect {
+            self.suspects.insert(key);
+        }
+    }
+
+    /// Counts checkpoints that are not tried again: the next ones make up for them.
+    fn forget_checkpoints(&self, group: &Group) {
+        let lost = group.checkpoints.len() as u64;
+        self.queue.report(|status| status.dropped.checkpoints += lost);
+    }
+
+    /// Commits the entries of a group each by itself, and drops those that cannot be recorded. Rows committed, and the
+    /// trouble that kept the rest, which is to be tried again.
     fn commit_one_by_one(
         &mut self,
         key: FileKey,
@@ -270,7 +288,7 @@ impl Writer {
         told: &mut [Option<(Arc<str>, i64)>],
         done: &mut [bool],
         bytes: &mut u64,
-    ) -> u64 {
+    ) -> (u64, Result<(), FileError>) {
         let mut rows = 0;
         for index in group.entries {
             let one = Group { entries: vec![index], checkpoints: Vec::new() };
@@ -279,12 +297,12 @@ impl Writer {
                 Err(error) if error.trouble() == Trouble::Defect => {
                     self.queue.count_dropped(&batch.entries[index].entry);
                 }
-                Err(_) => break,
+                Err(error) => return (rows, Err(error)),
             }
             done[index] = true;
             *bytes += batch.entries[index].bytes();
         }
-        rows
+        (rows, Ok(()))
     }
 
     /// One transaction: the rows of every session that the group touches, once each, and all that is told of them.

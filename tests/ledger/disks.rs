@@ -318,3 +318,36 @@ fn fa_14_a_disk_that_stays_broken_makes_no_heap_of_files() {
     whole(folder.path(), &bed, 2);
     bed.stop();
 }
+
+/// A disk whose commits fail one after the other with these, the last first; then it is well.
+fn failing_commits(codes: &[i32]) -> (Arc<Mutex<Vec<i32>>>, Obstacle) {
+    let left = Arc::new(Mutex::new(codes.to_vec()));
+    let codes = Arc::clone(&left);
+    let obstacle = Arc::new(move |at: Point, _: FileKey| {
+        if at != Point::Commit {
+            return Ok(());
+        }
+        codes.lock().unwrap().pop().map_or(Ok(()), |code| Err(error(code)))
+    });
+    (left, obstacle)
+}
+
+#[test]
+fn fa_13_a_disk_that_fills_while_a_bad_record_is_looked_for_is_tried_again() {
+    for (second, files) in [(ffi::SQLITE_FULL, 0), (ffi::SQLITE_IOERR_FSYNC, 1)] {
+        let folder = folder();
+        let (codes, obstacle) = failing_commits(&[]);
+        let mut bed = bed(&settings(folder.path()), obstacle);
+        life(&mut bed, 0);
+        bed.settle();
+        *codes.lock().unwrap() = vec![second, ffi::SQLITE_CONSTRAINT];
+        for n in 1..5 {
+            life(&mut bed, n);
+        }
+        bed.settle();
+        until(|| bed.status().health == Health::Ok, || format!("{:?}", bed.status()));
+        assert_eq!(bed.status().suspect_files, files);
+        whole(folder.path(), &bed, 5);
+        bed.stop();
+    }
+}
