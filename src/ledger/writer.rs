@@ -146,6 +146,7 @@ impl Writer {
             told.extend(ids.into_iter().map(|id| Some((Arc::clone(&sink), id))));
         }
         let (mut bytes, mut rows) = (0, 0);
+        let told_count = told.len();
 
         for (key, group) in groups {
             match self.commit_group(key, &group, batch, &mut told) {
@@ -179,14 +180,24 @@ impl Writer {
             }
         }
         self.store.publish();
+        let bans_changed = !batch.bans.is_empty();
         if let Err(error) = self.bans(&mut batch.bans) {
             trouble = Some(format!("{}: {error}", store::STATE_FILE));
             failed = true;
         }
-        if !failed && let Err(error) = self.trim() {
-            trouble = Some(error.to_string());
-            failed = true;
+        let mut trimmed = false;
+        if !failed {
+            match self.trim() {
+                Ok(some) => trimmed = some,
+                Err(error) => {
+                    trouble = Some(error.to_string());
+                    failed = true;
+                }
+            }
         }
+        // A transaction that had nothing to say, since what failed is not tried again, says nothing about the disk.
+        let is_gone = told.iter().flatten().count() < told_count;
+        let wrote = !failed && (rows > 0 || is_gone || trimmed || bans_changed);
 
         let mut index = 0;
         batch.entries.retain(|_| {
@@ -197,22 +208,31 @@ impl Writer {
         if failed {
             batch.told.extend(told.into_iter().flatten().map(|(sink, id)| (sink, vec![id])));
         }
-        self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
+        if failed {
+            self.failures = self.failures.saturating_add(1);
+        } else if wrote {
+            self.failures = 0;
+        }
         let rest =
             failed.then(|| REST_FIRST.saturating_mul(1 << self.failures.min(8).saturating_sub(1)).min(REST_LAST));
         let now = Instant::now();
         let unix_ms = self.wall.unix_ms(now);
         let open_files = self.store.open.len() as u64;
         self.queue.report(|status| {
-            status.health = if failed { Health::Degraded } else { Health::Ok };
             status.open_files = open_files;
             status.records += rows;
-            if !failed {
+            if failed {
+                status.health = Health::Degraded;
+            }
+            if wrote {
+                status.health = Health::Ok;
                 status.synced_unix_ms = unix_ms;
                 status.sync_time = now.duration_since(began);
                 status.commits += 1;
             }
-            status.trouble = trouble;
+            if wrote || trouble.is_some() {
+                status.trouble = trouble;
+            }
         });
         self.queue.done(batch, bytes, worked, rest);
     }
@@ -496,9 +516,10 @@ impl Writer {
     }
 
     /// Makes room in spools that are too full: updates go first, then the oldest of the others, and what must be told
-    /// never.
-    fn trim(&mut self) -> Result<(), FileError> {
+    /// never. Whether anything left.
+    fn trim(&mut self) -> Result<bool, FileError> {
         let max = self.settings.spool_bytes;
+        let mut trimmed = false;
         let full: Vec<Arc<str>> =
             self.spools.iter().filter(|(_, bytes)| **bytes > max).map(|(sink, _)| Arc::clone(sink)).collect();
         for sink in full {
@@ -511,6 +532,7 @@ impl Writer {
                         if freed.is_empty() {
                             break;
                         }
+                        trimmed = true;
                         let rows = freed.len() as u64;
                         let bytes: u64 = freed.iter().sum();
                         file.outbox_rows = file.outbox_rows.saturating_sub(rows);
@@ -523,7 +545,7 @@ impl Writer {
                 }
             }
         }
-        Ok(())
+        Ok(trimmed)
     }
 
     /// What is done when there is time: old days are closed, and removed when theirs has come.

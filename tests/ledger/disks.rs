@@ -351,3 +351,26 @@ fn fa_13_a_disk_that_fills_while_a_bad_record_is_looked_for_is_tried_again() {
         bed.stop();
     }
 }
+
+#[test]
+fn fa_13_a_ledger_is_not_well_again_before_something_was_written() {
+    let folder = folder();
+    let (is_full, obstacle) = failing(Point::Commit, ffi::SQLITE_FULL);
+    let mut bed = bed(&settings(folder.path()), obstacle);
+    let facts = bed.facts(1, Kind::Publish, 0);
+    bed.happens(&facts, 1, 0, What::Opened);
+    bed.happens(&facts, 2, 0, What::Started);
+    bed.settle();
+    is_full.store(true, Ordering::Relaxed);
+    bed.ledger.checkpoint(bed.after(10), vec![(facts.id, bytes(10, 0))]);
+    degraded(&bed);
+    let commits = bed.status().commits;
+    // Longer than the rest after a failure: nothing waits any more, and nothing has shown that there is room.
+    std::thread::sleep(Duration::from_millis(1_000));
+    let status = bed.status();
+    assert_eq!((status.health, status.commits), (Health::Degraded, commits), "{status:?}");
+    is_full.store(false, Ordering::Relaxed);
+    bed.ledger.checkpoint(bed.after(20), vec![(facts.id, bytes(20, 0))]);
+    until(|| bed.status().health == Health::Ok, || format!("{:?}", bed.status()));
+    bed.stop();
+}
