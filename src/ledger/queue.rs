@@ -195,6 +195,14 @@ impl Queue {
         if state.bans.len() < ORDERS_MAX {
             state.bans.push(order);
             self.wake(&mut state);
+            return;
+        }
+        state.status.dropped.bans += 1;
+        let dropped = state.status.dropped.bans;
+        drop(state);
+        // Once for each doubling: a flood of bans must not become one of lines.
+        if dropped.is_power_of_two() {
+            tracing::error!(ev = "ledger", dropped, "bans are not recorded, because too many wait for the disk");
         }
     }
 

@@ -75,12 +75,14 @@ pub struct Dropped {
     pub opens: u64,
     /// Ends.
     pub closes: u64,
+    /// Bans and liftings of bans. They hold until the server ends, and not beyond.
+    pub bans: u64,
 }
 
 impl Dropped {
     /// Each count with the name used in metric labels.
     #[must_use]
-    pub fn counts(&self) -> [(&'static str, u64); 8] {
+    pub fn counts(&self) -> [(&'static str, u64); 9] {
         [
             ("checkpoint", self.checkpoints),
             ("update", self.updates),
@@ -90,6 +92,7 @@ impl Dropped {
             ("tell_must", self.tells_must),
             ("open", self.opens),
             ("close", self.closes),
+            ("ban", self.bans),
         ]
     }
 }

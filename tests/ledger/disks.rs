@@ -374,3 +374,34 @@ fn fa_13_a_ledger_is_not_well_again_before_something_was_written() {
     until(|| bed.status().health == Health::Ok, || format!("{:?}", bed.status()));
     bed.stop();
 }
+
+#[test]
+fn fa_14_bans_beyond_what_may_wait_are_counted() {
+    let folder = folder();
+    let gate = Arc::new(Mutex::new(()));
+    let at_the_gate = Arc::clone(&gate);
+    let obstacle: Obstacle = Arc::new(move |at, _| {
+        if at == Point::Commit {
+            drop(at_the_gate.lock().unwrap());
+        }
+        Ok(())
+    });
+    let mut bed = bed(&settings(folder.path()), obstacle);
+    let closed = gate.lock().unwrap();
+    life(&mut bed, 0);
+    let ban = |n: u32| sluicegate::ledger::StoredBan {
+        whom: sluicegate::admission::Whom { address: std::net::Ipv4Addr::from(n).into(), kind: None, key: None },
+        until_unix_ms: NOON_MS + DAY_MS,
+    };
+    // The writer may have taken some of them before it came to the gate.
+    for n in 0..300_000 {
+        bed.ledger.ban(ban(n));
+    }
+    let dropped = bed.status().dropped.bans;
+    drop(closed);
+    bed.settle();
+    bed.stop();
+    assert!(dropped > 0);
+    let (opened, _) = open(&settings(folder.path()), NOON_MS);
+    assert_eq!(opened.bans().len() as u64 + dropped, 300_000);
+}
