@@ -1,5 +1,6 @@
 //! How the ledger is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How the ledger is, as health, metrics and admission want to know it.
@@ -33,6 +34,8 @@ pub struct Status {
     pub lost_rows: u64,
     /// Files that are open.
     pub open_files: u64,
+    /// Bytes of events that wait for each sink, by its name; a sink that nothing ever waited for is left out.
+    pub spools: Vec<(Arc<str>, u64)>,
 }
 
 /// Whether records reach the disk.

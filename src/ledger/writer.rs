@@ -78,6 +78,8 @@ impl Writer {
                 *spools.entry(Arc::from(sink)).or_default() += u64::try_from(bytes).unwrap_or(0);
             }
         }
+        let told = waiting(&spools);
+        queue.report(|status| status.spools = told);
         Ok(Self {
             queue,
             store,
@@ -218,7 +220,9 @@ impl Writer {
         let now = Instant::now();
         let unix_ms = self.wall.unix_ms(now);
         let open_files = self.store.open.len() as u64;
+        let spools = waiting(&self.spools);
         self.queue.report(|status| {
+            status.spools = spools;
             status.open_files = open_files;
             status.records += rows;
             if failed {
@@ -564,6 +568,13 @@ impl Writer {
             }
         });
     }
+}
+
+/// What waits for each sink, in the order of their names.
+fn waiting(spools: &HashMap<Arc<str>, u64>) -> Vec<(Arc<str>, u64)> {
+    let mut waiting: Vec<_> = spools.iter().map(|(sink, bytes)| (Arc::clone(sink), *bytes)).collect();
+    waiting.sort_unstable();
+    waiting
 }
 
 impl Work {

@@ -405,3 +405,20 @@ fn fa_14_bans_beyond_what_may_wait_are_counted() {
     let (opened, _) = open(&settings(folder.path()), NOON_MS);
     assert_eq!(opened.bans().len() as u64 + dropped, 300_000);
 }
+
+#[test]
+fn what_waits_for_each_sink_is_told_in_the_status() {
+    let folder = folder();
+    let mut bed = Bed::new(&settings(folder.path()));
+    let expected = |bed: &Bed| bed.outbox().iter().map(|row| row.body.len() as u64).sum::<u64>();
+    life(&mut bed, 0);
+    bed.settle();
+    let spools = |bed: &Bed| bed.status().spools.iter().map(|(sink, bytes)| (sink.to_string(), *bytes)).collect::<Vec<_>>();
+    assert_eq!(spools(&bed), [(SINK.to_owned(), expected(&bed))]);
+    bed.stop();
+    let bed = Bed::new(&settings(folder.path()));
+    assert_eq!(spools(&bed), [(SINK.to_owned(), expected(&bed))], "from the start on");
+    bed.ledger.told(SINK, bed.outbox().iter().map(|row| row.id).collect());
+    until(|| spools(&bed) == [(SINK.to_owned(), 0)], || format!("{:?}", bed.status()));
+    bed.stop();
+}
