@@ -249,12 +249,6 @@ pub fn draining() -> Verdict {
     Err(Box::new(Refusal::from(CloseReason::from(Reason::Drain))))
 }
 
-/// The refusal of a newcomer of whom nothing could be recorded.
-#[must_use]
-pub fn unrecorded() -> Verdict {
-    Err(Box::new(Refusal::from(CloseReason::with(Reason::Overload, "ledger"))))
-}
-
 impl Measured for View {
     fn stream_bps(&self, key: &StreamKey) -> u64 {
         self.streams.get(key).map_or(0, |row| row.sample.video_bps.saturating_add(row.sample.audio_bps))

@@ -226,7 +226,7 @@ impl Control {
                 view.decisions.clone_from(self.questions.counts());
                 self.journal.checkpoint(now, &view);
                 drop(view);
-                self.watch_record(now);
+                self.watch_record(now, &mut outbox, &mut mailbox);
                 self.watch_clock(now);
                 sweep_at = now + SWEEP_EVERY;
             }
@@ -296,8 +296,6 @@ impl Control {
                 let view = self.shared.view();
                 if view.draining {
                     self.out.push((from, ToShard::Verdict { ticket, verdict: questions::draining() }));
-                } else if self.refuses_unrecorded {
-                    self.out.push((from, ToShard::Verdict { ticket, verdict: questions::unrecorded() }));
                 } else {
                     let (questions, mut ways) = split!(self);
                     questions.ask(now, from, ticket, facts, &view, &mut ways);
@@ -472,9 +470,15 @@ impl Control {
     }
 
     /// Looks at the ledger: says when records begin to wait for the disk, and when they no longer do.
-    fn watch_record(&mut self, now: Instant) {
+    fn watch_record<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) {
         let Some(status) = self.journal.ledger().map(Ledger::status) else { return };
-        self.refuses_unrecorded = status.refuse_new;
+        if std::mem::replace(&mut self.refuses_unrecorded, status.refuse_new) != status.refuse_new {
+            // Shards refuse by themselves: a newcomer whose question came here would be a session already.
+            let shards: Vec<_> = outbox.running().collect();
+            for shard in shards {
+                outbox.send(mailbox, shard, ToShard::Recorded(!status.refuse_new));
+            }
+        }
         let is_ok = status.health == Health::Ok;
         if std::mem::replace(&mut self.is_recorded, is_ok) != is_ok {
             if let Some(trouble) = &status.trouble {

@@ -13,7 +13,7 @@ use crate::hook::settings::{Ask, OnFailure};
 use crate::hook::webhook::Webhook;
 use crate::hook::{Asks, Endpoint};
 use crate::launch::StartError;
-use crate::ledger::{self, Ledger, OnFull};
+use crate::ledger::{self, Ledger};
 use crate::stdx::clock::WallAnchor;
 
 /// What a start prepares for control and the shards.
@@ -134,10 +134,7 @@ fn make<T>(made: Result<T, crate::hook::StartError>) -> Result<T, StartError> {
 
 /// What every shard knows of admission by itself.
 pub(crate) fn gate(config: &Config, hooks: &[HookRule]) -> Arc<Gate> {
-    let gate = Gate::new(&config.admission, hooks);
-    // A ledger that is full may refuse newcomers, and only control knows how it is.
-    let asks_always = !config.ledger.directory.is_empty() && config.ledger.on_full == OnFull::RefuseNew;
-    Arc::new(if asks_always { gate.asking_always() } else { gate })
+    Arc::new(Gate::new(&config.admission, hooks))
 }
 
 /// What the desk and every shard know of the hooks.
