@@ -335,7 +335,7 @@ impl Handle {
     /// Events recorded since the server's start.
     #[must_use]
     pub fn events_recorded(&self) -> u64 {
-        self.shared.bus().subscribe().0.saturating_sub(1)
+        self.shared.bus().subscribe().next.saturating_sub(1)
     }
 }
 

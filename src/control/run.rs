@@ -106,6 +106,8 @@ pub struct Control {
     refuses_unrecorded: bool,
     /// Events happened in this turn.
     happened: bool,
+    /// Among them, one that is told before it is on record.
+    is_urgent: bool,
     /// When the server must be down, once it is being stopped, and what happens then.
     last_call: Option<(Instant, LastCall)>,
     /// Mail for shards, from parts that know no queue.
@@ -188,6 +190,7 @@ pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
         is_recorded: true,
         refuses_unrecorded: false,
         happened: false,
+        is_urgent: false,
         last_call: None,
         out: Vec::new(),
         stop_after: STOP_AFTER,
@@ -237,7 +240,8 @@ impl Control {
             if happened {
                 self.shared.happened.notify_waiters();
             }
-            if told || (happened && !self.journal.has_record()) {
+            let is_urgent = std::mem::take(&mut self.is_urgent);
+            if told || is_urgent || (happened && !self.journal.has_record()) {
                 self.shared.recorded.notify_waiters();
             }
             self.note_dropped(&outbox);
@@ -485,6 +489,7 @@ impl Control {
                 tracing::error!(ev = "ledger", "{trouble}");
             }
             self.event(now, Event::Server(ServerEvent { at: now, what: ServerWhat::Ledger(is_ok) }));
+            self.is_urgent = true;
         }
     }
 
