@@ -232,6 +232,19 @@ impl Queue {
         state.has_ended
     }
 
+    /// Leaves the disk alone for so long, whatever comes; true when the ledger is stopped meanwhile.
+    pub fn rest(&self, rest: Duration) -> bool {
+        let until = Instant::now() + rest;
+        let mut state = self.lock();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if state.is_stopping || left.is_zero() {
+                return state.is_stopping;
+            }
+            state = self.ready.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     /// Waits until a commit is due and moves what it takes into `batch`. Returns false when nothing came for a while.
     pub fn take(&self, batch: &mut Batch) -> bool {
         let mut state = self.lock();

@@ -66,6 +66,26 @@ const REST_LAST: Duration = Duration::from_secs(5);
 /// Rows that leave a full spool in one transaction.
 const TRIMMED: u32 = 512;
 
+/// However the ledger's thread ends, nobody waits for it in vain.
+pub struct Ending(pub Arc<Queue>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.report(|status| {
+                status.health = Health::Degraded;
+                status.trouble = Some("the ledger's thread ended with a panic".into());
+            });
+        }
+        self.0.end();
+    }
+}
+
+/// How long to leave the disk alone after so many failures in a row.
+pub fn rest_after(failures: u32) -> Duration {
+    REST_FIRST.saturating_mul(1 << failures.min(8).saturating_sub(1)).min(REST_LAST)
+}
+
 impl Writer {
     pub fn new(queue: Arc<Queue>, store: Store, settings: Settings, wall: WallAnchor) -> rusqlite::Result<Self> {
         let mut spools = HashMap::new();
@@ -97,19 +117,6 @@ impl Writer {
 
     /// Works until the ledger is stopped.
     pub fn run(mut self) {
-        /// However the thread ends, nobody waits for it in vain.
-        struct Ending(Arc<Queue>);
-        impl Drop for Ending {
-            fn drop(&mut self) {
-                if std::thread::panicking() {
-                    self.0.report(|status| {
-                        status.health = Health::Degraded;
-                        status.trouble = Some("the ledger's thread ended with a panic".into());
-                    });
-                }
-                self.0.end();
-            }
-        }
         let ending = Ending(Arc::clone(&self.queue));
         let mut batch = Batch::default();
         loop {
@@ -215,8 +222,7 @@ impl Writer {
         } else if wrote {
             self.failures = 0;
         }
-        let rest =
-            failed.then(|| REST_FIRST.saturating_mul(1 << self.failures.min(8).saturating_sub(1)).min(REST_LAST));
+        let rest = failed.then(|| rest_after(self.failures));
         let now = Instant::now();
         let unix_ms = self.wall.unix_ms(now);
         let open_files = self.store.open.len() as u64;
@@ -749,7 +755,8 @@ impl Transaction<'_> {
     }
 }
 
-fn pass(obstacle: Option<&Obstacle>, point: Point, key: FileKey) -> rusqlite::Result<()> {
+/// Lets a test have its way.
+pub fn pass(obstacle: Option<&Obstacle>, point: Point, key: FileKey) -> rusqlite::Result<()> {
     obstacle.map_or(Ok(()), |obstacle| obstacle(point, key))
 }
 

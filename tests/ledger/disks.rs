@@ -319,6 +319,84 @@ fn fa_14_a_disk_that_stays_broken_makes_no_heap_of_files() {
     bed.stop();
 }
 
+/// What a crash leaves of a life with so many running sessions, in a folder that is there already.
+fn crash_into(folder: &Path, running: u64) {
+    let before = crate::support::folder();
+    let mut bed = Bed::new(&settings(before.path()));
+    for n in 0..running {
+        let facts = bed.facts(n, Kind::Publish, 0);
+        bed.happens(&facts, 1, 0, What::Opened);
+        bed.happens(&facts, 2, 0, What::Started);
+    }
+    bed.settle();
+    for entry in std::fs::read_dir(before.path()).unwrap().flatten() {
+        std::fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+    }
+    bed.stop();
+}
+
+/// Starts on a disk that is full: nobody waits for it, and everything is there once it is not.
+fn starts_on_a_full_disk(folder: &Path, running: u64, obstacle: Option<Obstacle>, make_room: impl FnOnce()) {
+    let (mut opened, start) = open(&settings(folder), NOON_MS + 60_000);
+    if let Some(obstacle) = obstacle {
+        opened = opened.with_obstacle(obstacle);
+    }
+    let error = opened.recover(&mut |change| vec![tell_of(change, sluicegate::event::Weight::Must)]).unwrap_err();
+    assert!(error.may_pass(), "{error}");
+    let encode = |change: &sluicegate::session::Change| vec![tell_of(change, sluicegate::event::Weight::Must)];
+    let ledger = opened.start_recovering(Box::new(encode)).unwrap();
+    let mut bed = Bed { ledger, start, start_ms: NOON_MS + 60_000, number: 0 };
+    degraded(&bed);
+    for n in running..running + 20 {
+        life(&mut bed, n);
+    }
+    until(|| bed.status().trouble.is_some(), || format!("{:?}", bed.status()));
+    assert_eq!(*bed.ledger.committed().borrow(), 0, "nothing is committed before the recovery");
+    make_room();
+    bed.settle();
+    until(|| bed.status().health == Health::Ok, || format!("{:?}", bed.status()));
+    let found = rows(folder);
+    assert_eq!(found.len() as u64, running + 20);
+    assert!(found.iter().all(|row| row.closed_ms.is_some() && row.seq == 3));
+    assert_eq!(found.iter().filter(|row| row.reason.as_deref() == Some("server_crash")).count() as u64, running);
+    let told: std::collections::BTreeSet<_> = bed.outbox().into_iter().map(|row| row.event_id).collect();
+    assert_eq!((told.len() as u64, bed.outbox().len() as u64), (2 * found.len() as u64, 2 * found.len() as u64));
+    bed.stop();
+    assert_eq!(sessions(folder), running + 20);
+}
+
+#[test]
+fn fa_13_a_start_on_a_full_disk_recovers_when_there_is_room() {
+    let folder = folder();
+    crash_into(folder.path(), 50);
+    let (is_full, obstacle) = failing(Point::Commit, ffi::SQLITE_FULL);
+    is_full.store(true, Ordering::Relaxed);
+    starts_on_a_full_disk(folder.path(), 50, Some(obstacle), || is_full.store(false, Ordering::Relaxed));
+}
+
+#[test]
+fn fa_13_a_start_on_a_disk_that_is_really_full() {
+    let Some(small) = tmpfs() else { return };
+    crash_into(&small.path, 400);
+    let ballast = small.path.join("ballast");
+    fill(&ballast);
+    starts_on_a_full_disk(&small.path, 400, None, || std::fs::remove_file(&ballast).unwrap());
+}
+
+#[test]
+fn fa_13_a_ledger_that_is_stopped_before_it_could_recover_ends() {
+    let folder = folder();
+    crash_into(folder.path(), 3);
+    let (is_full, obstacle) = failing(Point::Commit, ffi::SQLITE_FULL);
+    is_full.store(true, Ordering::Relaxed);
+    let (opened, _) = open(&settings(folder.path()), NOON_MS + 60_000);
+    let ledger = opened.with_obstacle(obstacle).start_recovering(Box::new(|_| Vec::new())).unwrap();
+    until(|| ledger.status().trouble.is_some(), || format!("{:?}", ledger.status()));
+    assert!(ledger.stop(Duration::from_secs(30)));
+    is_full.store(false, Ordering::Relaxed);
+    assert_eq!(recover(&mut open(&settings(folder.path()), NOON_MS + 60_000).0).sessions, 3, "the next start does it");
+}
+
 /// A disk whose commits fail one after the other with these, the last first; then it is well.
 fn failing_commits(codes: &[i32]) -> (Arc<Mutex<Vec<i32>>>, Obstacle) {
     let left = Arc::new(Mutex::new(codes.to_vec()));
