@@ -166,9 +166,9 @@ fn remote(given: &RemoteMatch) -> Remote {
 fn reasons(text: &str) -> Result<Vec<Reason>, Problem> {
     let mut found = Vec::new();
     for name in text.split(',') {
-        let named = Reason::ALL.iter().find(|reason| reason.as_str() == name);
-        let names = || Reason::ALL.iter().map(|reason| reason.as_str());
-        found.push(*named.ok_or_else(|| Problem::parameter("reason", unknown(name, names())))?);
+        let reason = Reason::ALL.iter().find(|reason| reason.as_str() == name);
+        let all = || Reason::ALL.iter().map(|reason| reason.as_str());
+        found.push(*reason.ok_or_else(|| Problem::parameter("reason", unknown(name, all())))?);
         if found.len() > REASONS_MAX {
             return Err(Problem::parameter("reason", format!("more than {REASONS_MAX} reasons")));
         }
