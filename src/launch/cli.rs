@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::api::native::history;
 use crate::config::log::Format;
 use crate::config::{Loaded, Overrides, Refused, Severity};
 use crate::launch::client::Client;
-use crate::launch::{Exit, check, demo, kick, run, sessions};
+use crate::launch::{Exit, check, demo, kick, ledger, run, sessions};
 use crate::stdx::units::{Secret, parse_duration};
 
 /// The file that is used when none is named and it exists.
@@ -44,8 +45,69 @@ enum Command {
     Sessions(SessionsArgs),
     /// End sessions of a running server.
     Kick(KickArgs),
+    /// Read what the ledger has on record.
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
     /// Print the version.
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum LedgerCommand {
+    /// Write sessions to standard output, the newest first. Works beside a running server and without one.
+    Export(ExportArgs),
+}
+
+#[derive(Debug, Args)]
+struct ExportArgs {
+    /// The ledger's folder [default: `ledger.directory` of the configuration].
+    #[arg(long, value_name = "FOLDER")]
+    directory: Option<PathBuf>,
+    /// The configuration file [default: ./sluicegate.toml if it exists].
+    #[arg(short, long, value_name = "FILE", conflicts_with = "directory")]
+    config: Option<PathBuf>,
+    /// How lines are written.
+    #[arg(long, value_name = "FORMAT", default_value = "ndjson")]
+    format: ExportFormat,
+    /// Only sessions that were there at this time or later, as 2026-11-20 or 2026-11-20T17:30:00Z.
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// Only sessions that were there before this time.
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
+    /// Why they ended, as kicked.
+    #[arg(long)]
+    reason: Option<String>,
+    /// publish, play, ingest or push; commas mean "or", here and below.
+    #[arg(long)]
+    kind: Option<String>,
+    /// How they were carried: rtmp.
+    #[arg(long)]
+    protocol: Option<String>,
+    /// The virtual host.
+    #[arg(long)]
+    vhost: Option<String>,
+    /// The application.
+    #[arg(long)]
+    app: Option<String>,
+    /// The stream: its name, app/stream, or vhost/app/stream.
+    #[arg(long)]
+    stream: Option<String>,
+    /// The user.
+    #[arg(long)]
+    user: Option<String>,
+    /// The peer: an address, address:port, or a block as 10.0.0.0/8.
+    #[arg(long)]
+    remote: Option<String>,
+    /// open or closed.
+    #[arg(long)]
+    state: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ExportFormat {
+    Ndjson,
+    Csv,
 }
 
 #[derive(Debug, Default, Args)]
@@ -214,6 +276,41 @@ impl FilterArgs {
     }
 }
 
+impl ExportArgs {
+    /// Which folder, which sessions, which format.
+    fn export(self) -> Result<ledger::Export, Exit> {
+        let directory = if let Some(directory) = self.directory {
+            directory
+        } else {
+            let loaded = load(&ServerArgs { config: self.config, ..ServerArgs::default() })?;
+            PathBuf::from(loaded.config.ledger.directory)
+        };
+        if directory.as_os_str().is_empty() {
+            eprintln!("sluicegate: `ledger.directory` is not set; name the ledger's folder with --directory");
+            return Err(Exit::Configuration);
+        }
+        let fields = [
+            ("from", self.from),
+            ("to", self.to),
+            ("reason", self.reason),
+            ("kind", self.kind),
+            ("protocol", self.protocol),
+            ("vhost", self.vhost),
+            ("app", self.app),
+            ("stream", self.stream),
+            ("user", self.user),
+            ("remote", self.remote),
+            ("state", self.state),
+        ];
+        let filters = fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        let format = match self.format {
+            ExportFormat::Ndjson => history::export::Format::Ndjson,
+            ExportFormat::Csv => history::export::Format::Csv,
+        };
+        Ok(ledger::Export { directory, filters, format })
+    }
+}
+
 /// Does what the process's arguments say.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -249,6 +346,9 @@ fn execute(arguments: impl IntoIterator<Item = OsString>) -> Exit {
                 wait(kick::kick(&client, &what))
             },
         ),
+        Command::Ledger(LedgerCommand::Export(args)) => {
+            args.export().map_or_else(|exit| exit, |what| ledger::export(&what))
+        }
         Command::Version => {
             println!("sluicegate {}", env!("CARGO_PKG_VERSION"));
             Exit::Clean
@@ -332,6 +432,19 @@ mod tests {
         assert!(parse("sluicegate kick abc --app live").is_err());
         assert!(parse("sluicegate kick abc --ban-for 30").is_err(), "a time without a unit");
         assert!(parse("sluicegate kick abc --ban-for 0s").is_err());
+    }
+
+    #[test]
+    fn an_export_takes_the_filters_of_the_history() {
+        let line = "sluicegate ledger export --directory ledger --user ann --from 2026-11-20 --format csv";
+        let Some(Command::Ledger(LedgerCommand::Export(args))) = parse(line).unwrap().command else {
+            panic!("not an export")
+        };
+        let what = args.export().unwrap();
+        assert_eq!(what.filters, [("from", "2026-11-20".to_owned()), ("user", "ann".to_owned())]);
+        assert_eq!((what.directory, what.format), (PathBuf::from("ledger"), history::export::Format::Csv));
+        assert!(parse("sluicegate ledger export --format xlsx").is_err());
+        assert!(parse("sluicegate ledger").is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! [`cli`] reads the arguments. [`run`] loads, checks the machine, starts the server ([`server::start_server`]),
 //! says where it is and waits for signals. [`check`] is the same without starting. [`sessions`] and [`kick`] are
-//! clients of a running server's API; [`demo`] is a server with its own publisher and players.
+//! clients of a running server's API; [`ledger`] reads what a server left; [`demo`] is a server with its own publisher and players.
 
 pub mod check;
 pub mod cli;
@@ -10,6 +10,7 @@ pub mod client;
 pub mod demo;
 pub mod exit;
 pub mod kick;
+pub mod ledger;
 pub mod log;
 mod record;
 pub mod run;
