@@ -187,9 +187,9 @@ const FIELDS: [(&str, Field); 8] = [
     ("reason", Field::Reason),
 ];
 
-pub(super) fn group_by(text: Option<String>) -> Result<Vec<Field>, Problem> {
+pub(super) fn group_by(text: Option<&str>) -> Result<Vec<Field>, Problem> {
     let mut found = Vec::new();
-    for name in text.iter().flat_map(|text| text.split(',')) {
+    for name in text.into_iter().flat_map(|text| text.split(',')) {
         let field = one_of("group_by", &FIELDS, name)?;
         if found.contains(&field) {
             return Err(Problem::parameter("group_by", format!("`{name}` is there twice")));
