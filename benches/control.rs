@@ -1,4 +1,4 @@
-//! What control does most: taking in reports, and answering lists, with ten thousand sessions.
+//! What control does most: taking in reports, and answering lists, with ten thousand sessions; and ordering a shard.
 
 // The macro at the end makes a public function.
 #![allow(missing_docs)]
@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use sluicegate::admission::sources::Limits;
+use sluicegate::admission::{SessionTypes, Sources};
 use sluicegate::control::model::Model;
 use sluicegate::control::{Filter, Settings, View};
 use sluicegate::metrics::{self, Process};
 use sluicegate::names::{ConnectionId, Kind, Name, Protocol, SessionId, ShardId, StreamKey};
 use sluicegate::session::{Change, Counters, Facts, SessionSample, State, What};
-use sluicegate::shard::mail::{Report, ShardLoad};
+use sluicegate::shard::mail::{OrderId, Report, ShardLoad, ToControl, ToShard};
+use sluicegate::shard::{self, Plan, Post};
 use sluicegate::stdx::clock::WallAnchor;
 
 const SESSIONS: u64 = 10_000;
@@ -91,5 +94,68 @@ fn control(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, control);
+/// A shard with nothing to do, and its mail.
+fn idle_shard() -> Arc<Post> {
+    let (post, mut sleepers) = Post::new(1).unwrap();
+    let plan = Plan {
+        id: ShardId(0),
+        // The other cores are left to who asks.
+        cpu: Some(0),
+        tick: shard::TICK,
+        settings: shard::Settings::default(),
+        sessions: sluicegate::adapter::Settings::default(),
+        rtmp: Arc::default(),
+        streams: sluicegate::stream::Settings::default(),
+        gate: std::sync::Arc::default(),
+        bans: Vec::new(),
+        bans_max: 16,
+        wall: WallAnchor::now(),
+        seed: 1,
+        rtmp_listeners: Vec::new(),
+        sleeper: sleepers.remove(0),
+        post: Arc::clone(&post),
+        connections_max: 1,
+        connections_open: Arc::default(),
+        sources: Arc::new(Sources::new(Limits::default(), Instant::now())),
+        types: Arc::new(SessionTypes::new(Instant::now())),
+    };
+    // Its thread ends with the process.
+    let _ = shard::start(plan).unwrap();
+    post
+}
+
+/// The way of every kick and every verdict: an order to a shard that sleeps in its ring, until its answer is read by
+/// control, which sleeps too.
+fn order(c: &mut Criterion) {
+    let post = idle_shard();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut number = 0;
+    let mut group = c.benchmark_group("order");
+    group.bench_function("round_trip_to_an_idle_shard", |b| {
+        b.iter_custom(|times| {
+            let mut spent = Duration::ZERO;
+            for _ in 0..times {
+                // Time for it to fall asleep.
+                std::thread::sleep(Duration::from_micros(300));
+                number += 1;
+                let began = Instant::now();
+                assert!(post.to_shard(ShardId(0), ToShard::Ban { order: OrderId(number), bans: Arc::new([]) }).is_ok());
+                runtime.block_on(async {
+                    loop {
+                        match post.take_for_control(ShardId(0)) {
+                            Some(ToControl::Done { order, .. }) if order == OrderId(number) => break,
+                            Some(_) => {}
+                            None => post.control_rung().await,
+                        }
+                    }
+                });
+                spent += began.elapsed();
+            }
+            spent
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, control, order);
 criterion_main!(benches);

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::adapter::{Settings, Streams};
-use crate::admission::{Decision, Policy, Request, Ticket};
+use crate::adapter::{Guard, Settings, Streams};
+use crate::admission::{Decision, Gate, Policy, Request, Ticket};
 use crate::event::{Attempt, Event};
 use crate::names::{Kind, Protocol, SessionId, ShardId, StreamKey};
+use crate::proto::rtmp::GlitchCounts;
 use crate::session::{CloseReason, Facts, Identity, SessionKey, Table};
 use crate::stdx::clock::WallAnchor;
 use crate::stdx::ids::SplitMix;
@@ -55,12 +56,14 @@ pub struct Core {
     pub streams: Streams,
     /// May they.
     pub policy: Policy,
+    /// What stands before that question.
+    pub guard: Guard,
     /// Requests refused by a ban.
     pub ban_hits: u64,
     /// Frames that slow players did not get.
     pub dropped_frames: u64,
-    /// Glitches seen.
-    pub glitches: u64,
+    /// Glitches seen, by what they were.
+    pub glitches: GlitchCounts,
     /// No new sessions.
     pub draining: bool,
     outbox: VecDeque<Outgoing>,
@@ -86,6 +89,7 @@ impl Core {
     ) -> Self {
         Self {
             shard,
+            guard: Guard::new(settings.clone(), Arc::clone(&rtmp)),
             settings,
             rtmp,
             wall,
@@ -94,7 +98,7 @@ impl Core {
             policy,
             ban_hits: 0,
             dropped_frames: 0,
-            glitches: 0,
+            glitches: GlitchCounts::default(),
             draining: false,
             outbox: VecDeque::new(),
             urgent: false,
@@ -118,8 +122,26 @@ impl Core {
         let decision = self.policy.decide(now, request);
         if decision == Decision::Deny(crate::session::Reason::Banned.into()) {
             self.ban_hits = self.ban_hits.saturating_add(1);
+            return decision;
+        }
+        if let Some(reason) = self.guard.refusal(now, request) {
+            return Decision::Deny(reason);
+        }
+        if let Decision::Deny(reason) = decision {
+            self.guard.note_refusal(now, request.remote, reason);
         }
         decision
+    }
+
+    /// Puts new rules of admission in force, and tells which running sessions these turn away and the old ones did
+    /// not, each with the reason to be given. A session that something else than these rules let in is left to that.
+    pub fn change_gate(&mut self, gate: Arc<Gate>) -> Vec<(SessionId, CloseReason)> {
+        let old = std::mem::replace(&mut self.policy.gate, gate);
+        let turned_away = self.sessions.iter().filter_map(|(_, facts)| {
+            let reason = self.policy.turned_away_since(&old, &request_of(facts))?;
+            Some((facts.id, reason))
+        });
+        turned_away.collect()
     }
 
     /// Opens a session for the connection `owner`.
@@ -138,6 +160,7 @@ impl Core {
 
     /// Moves a session along its life.
     pub fn record(&mut self, now: Instant, key: SessionKey, what: crate::session::What) {
+        self.note_failure(now, key, &what);
         self.sessions.record(now, key, what);
         self.collect();
     }
@@ -202,5 +225,17 @@ impl Core {
         while let Some(change) = self.sessions.poll_change() {
             self.outbox.push_back(Outgoing::Event(Event::Session(change)));
         }
+    }
+}
+
+/// What a running session asked for when it came.
+fn request_of(facts: &Facts) -> Request {
+    Request {
+        kind: facts.kind,
+        protocol: facts.protocol,
+        key: facts.key.clone(),
+        remote: facts.remote,
+        local: facts.local,
+        query: facts.query.clone(),
     }
 }

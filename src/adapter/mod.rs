@@ -4,11 +4,13 @@
 //! shard is the [`Core`].
 
 pub mod core;
+pub mod guard;
 pub mod rtmp;
 pub mod settings;
 pub mod streams;
 
 pub use core::{Core, Outgoing};
+pub use guard::Guard;
 pub use rtmp::Rtmp;
 pub use settings::Settings;
 pub use streams::{StreamSlot, Streams};

@@ -13,7 +13,9 @@ use crate::media::{Frame, FrameFlags, Track};
 use crate::names::{ConnectionId, DEFAULT_VHOST, Kind, Name, NameError, Protocol, StreamKey};
 use crate::proto::rtmp::chunk::{Reader, write_message};
 use crate::proto::rtmp::message::{type_id, write_set_chunk_size};
-use crate::proto::rtmp::server::{ConnectInfo, PLAY_STREAM_ID, Refusal, RequestId, Server, ServerEvent, query_value};
+use crate::proto::rtmp::server::{
+    ConnectInfo, PLAY_STREAM_ID, Refusal, RequestId, Server, ServerEvent, Trace, query_value,
+};
 use crate::proto::rtmp::{ProtocolError, Settings, tag};
 use crate::session::{CloseReason, Facts, Reason, SessionKey, State, What};
 use crate::stream::{Cursor, Due, Package, Subscriber};
@@ -188,18 +190,44 @@ impl Rtmp {
         }
     }
 
-    /// Takes bytes from the peer; tells how many frames and requests were in them.
+    /// Begins a turn in which so many messages are obeyed and no more.
+    pub fn begin_turn(&mut self, messages: u32) {
+        self.engine.begin_turn(messages);
+    }
+
+    /// True while bytes that came wait for the next turn.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.engine.has_more()
+    }
+
+    /// Takes bytes from the peer.
     ///
     /// # Errors
     /// Why the connection is to be closed, once what is in the output has been offered to the peer.
-    pub fn handle_bytes(&mut self, now: Instant, core: &mut Core, input: &[u8]) -> Result<usize, CloseReason> {
+    pub fn handle_bytes(&mut self, now: Instant, core: &mut Core, input: &[u8]) -> Result<(), CloseReason> {
         self.book(core, input.len() as u64, 0);
-        let result = self.engine.handle_bytes(now, input).map_err(reason_of);
-        let events = self.handle_events(now, core);
-        let glitches = self.engine.glitches();
-        core.glitches = core.glitches.wrapping_add(u64::from(glitches.wrapping_sub(self.glitches)));
-        self.glitches = glitches;
-        result.map(|()| events)
+        let result = self.engine.handle_bytes(now, input);
+        self.on_input(now, core);
+        result.map_err(reason_of)
+    }
+
+    /// Goes on with the bytes that the last turn left.
+    ///
+    /// # Errors
+    /// As for [`handle_bytes`](Self::handle_bytes).
+    pub fn handle_more(&mut self, now: Instant, core: &mut Core) -> Result<(), CloseReason> {
+        let result = self.engine.handle_more(now);
+        self.on_input(now, core);
+        result.map_err(reason_of)
+    }
+
+    fn on_input(&mut self, now: Instant, core: &mut Core) {
+        self.handle_events(now, core);
+        if self.engine.glitches() != self.glitches {
+            self.glitches = self.engine.glitches();
+            core.glitches.add(&self.engine.take_glitches());
+        }
     }
 
     /// Looks at the clock: the engine's deadlines, a player's wait, a session that stalls or is due to report.
@@ -273,16 +301,38 @@ impl Rtmp {
         self.engine.next_deadline().into_iter().chain(own).chain(self.last_words_until).min()
     }
 
-    /// True when the engine has refused the connection and its refusal is out: nothing more comes of it.
+    /// Why nothing more comes of the connection: the peer broke a rule, or the engine has refused it and the refusal is
+    /// out.
     #[must_use]
-    pub fn is_done(&mut self) -> bool {
-        self.engine.is_closing() && self.engine.output().is_empty()
+    pub fn end(&mut self) -> Option<CloseReason> {
+        if let Some(error) = self.engine.failure() {
+            return Some(reason_of(error));
+        }
+        let is_refused = self.engine.is_closing() && self.engine.output().is_empty();
+        is_refused.then(|| CloseReason::with(Reason::ProtocolError, "refused"))
     }
 
     /// True when bytes wait that no player's cursor brought.
     #[must_use]
     pub fn has_output(&mut self) -> bool {
         !self.engine.output().is_empty()
+    }
+
+    /// What happened last on the connection.
+    #[must_use]
+    pub fn trace(&self) -> &Trace {
+        self.engine.trace()
+    }
+
+    /// The session that it is, if it is one.
+    #[must_use]
+    pub fn facts<'a>(&self, core: &'a Core) -> Option<&'a Arc<Facts>> {
+        core.sessions.facts(self.session()?)
+    }
+
+    /// The pressure on the server has changed: its deadlines are the core's from now on.
+    pub fn adopt(&mut self, core: &Core) {
+        self.engine.adopt(&core.rtmp);
     }
 
     /// True once the connection is admitted to publish or play.
@@ -429,10 +479,8 @@ impl Rtmp {
         }
     }
 
-    fn handle_events(&mut self, now: Instant, core: &mut Core) -> usize {
-        let mut count = 0;
+    fn handle_events(&mut self, now: Instant, core: &mut Core) {
         while let Some(event) = self.engine.poll_event() {
-            count += 1;
             match event {
                 ServerEvent::Frame(frame) => self.on_frame(now, core, frame),
                 ServerEvent::Connect(info) => self.on_connect(now, core, *info),
@@ -451,7 +499,6 @@ impl Rtmp {
         if self.engine.is_closing() && self.last_words_until.is_none() {
             self.last_words_until = Some(now + LAST_WORDS);
         }
-        count
     }
 
     fn on_receive(&mut self, request: RequestId, audio: Option<bool>, video: Option<bool>) {
@@ -820,6 +867,7 @@ fn refusal(reason: CloseReason, kind: Kind) -> Refusal<'static> {
         Reason::SlowConsumer => "You receive too slowly for this stream.",
         Reason::StreamEnded => "The stream has ended.",
         Reason::Overload => "The server is overloaded; try again later.",
+        Reason::ConfigChanged => "The rules of this server have changed.",
         Reason::InternalError => "The server failed on this connection.",
         _ => "The session was ended by the server.",
     };

@@ -1,6 +1,7 @@
 //! The streams of a shard: those published here, and those that others publish and somebody here watches.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -22,14 +23,16 @@ const UNSUBSCRIBE_AFTER: Duration = Duration::from_secs(5);
 pub struct Entry {
     /// The stream.
     pub live: Live,
+    /// The rules that it began with.
+    pub settings: Arc<Settings>,
     /// Its publisher, when that is here.
     pub publisher: Option<SessionId>,
     /// Where frames come from when the publisher is on another shard.
     inbound: Option<RelayReceiver>,
     /// Shards that get a copy of each frame.
     relays: Vec<(ShardId, RelaySender)>,
-    /// Has bytes that the pump has not handed out.
-    dirty: bool,
+    /// Has bytes that the pump has not handed out, the oldest of which came then.
+    dirty_at: Option<Instant>,
     /// How many bytes those are.
     unflushed_bytes: u64,
     /// Control knows that somebody here watches.
@@ -51,7 +54,9 @@ pub enum Expired {
 pub struct Streams {
     entries: Slab<Entry>,
     by_key: HashMap<StreamKey, usize>,
-    settings: Settings,
+    settings: Arc<Settings>,
+    /// Caches are half of what the settings allow.
+    is_halved: bool,
     dirty: Vec<StreamSlot>,
     /// Streams whose frames come from another shard.
     inbound: Vec<StreamSlot>,
@@ -69,7 +74,8 @@ impl Streams {
         Self {
             entries: Slab::new(),
             by_key: HashMap::new(),
-            settings,
+            settings: Arc::new(settings),
+            is_halved: false,
             dirty: Vec::new(),
             inbound: Vec::new(),
             rung: Vec::new(),
@@ -78,10 +84,14 @@ impl Streams {
         }
     }
 
-    /// The rules.
-    #[must_use]
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    /// Puts other rules in force for streams that begin from now on. What a log holds and how far a player may lag in it
+    /// belong together, so a stream keeps the rules that it began with; but all parts of the server must agree on the
+    /// resume window, so that one changes for every stream.
+    pub fn configure(&mut self, settings: Settings) {
+        for (_, entry) in &mut self.entries {
+            entry.live.set_resume_window(settings.resume_window);
+        }
+        self.settings = Arc::new(settings);
     }
 
     /// The stream in a slot.
@@ -102,17 +112,41 @@ impl Streams {
             return slot;
         }
         let index = self.entries.insert(Entry {
-            live: Live::new(key.clone(), &self.settings, now),
+            live: self.new_live(now, key),
+            settings: Arc::clone(&self.settings),
             publisher: None,
             inbound: None,
             relays: Vec::new(),
-            dirty: false,
+            dirty_at: None,
             unflushed_bytes: 0,
             subscribed: false,
             unwatched_since: Some(now),
         });
         self.by_key.insert(key.clone(), index);
         StreamSlot(index)
+    }
+
+    fn new_live(&self, now: Instant, key: &StreamKey) -> Live {
+        let mut live = Live::new(key.clone(), &self.settings, now);
+        if self.is_halved {
+            live.set_cache(&halved(&self.settings));
+        }
+        live
+    }
+
+    /// Halves the caches of all streams, or gives them back what the settings allow. What is held beyond is let go with
+    /// the next frame.
+    pub fn halve_caches(&mut self, is_halved: bool) {
+        if std::mem::replace(&mut self.is_halved, is_halved) == is_halved {
+            return;
+        }
+        for (_, entry) in &mut self.entries {
+            if is_halved {
+                entry.live.set_cache(&halved(&entry.settings))
+            } else {
+                entry.live.set_cache(&entry.settings)
+            }
+        }
     }
 
     /// A publisher begins here.
@@ -149,7 +183,7 @@ impl Streams {
         if !entry.relays.is_empty() {
             entry.relay(&RelayItem::Frame(frame), &mut self.rung, &mut self.relay_dropped);
         }
-        self.mark_dirty(slot);
+        self.mark_dirty(now, slot);
     }
 
     /// Takes what other shards sent: every item of every inbound relay.
@@ -269,11 +303,11 @@ impl Streams {
     }
 
     /// Puts a stream on the pump's list.
-    pub fn mark_dirty(&mut self, slot: StreamSlot) {
+    pub fn mark_dirty(&mut self, now: Instant, slot: StreamSlot) {
         if let Some(entry) = self.entries.get_mut(slot.0)
-            && !entry.dirty
+            && entry.dirty_at.is_none()
         {
-            entry.dirty = true;
+            entry.dirty_at = Some(now);
             self.dirty.push(slot);
         }
     }
@@ -284,13 +318,15 @@ impl Streams {
         !self.dirty.is_empty()
     }
 
-    /// Moves the players of every dirty stream to `players` and begins a new account of bytes and deliveries.
-    pub fn take_dirty(&mut self, players: &mut Vec<Subscriber>) {
+    /// Moves the players of every dirty stream to `players` and begins a new account of bytes and deliveries. `ends` gets
+    /// the end of each stream's players, and when the oldest of what they are owed came.
+    pub fn take_dirty(&mut self, players: &mut Vec<Subscriber>, ends: &mut Vec<(usize, Instant)>) {
         for slot in self.dirty.drain(..) {
             if let Some(entry) = self.entries.get_mut(slot.0) {
-                entry.dirty = false;
                 entry.unflushed_bytes = 0;
                 players.extend_from_slice(entry.live.subscribers());
+                let came_at = entry.dirty_at.take().filter(|_| !entry.live.subscribers().is_empty());
+                ends.extend(came_at.map(|at| (players.len(), at)));
             }
         }
     }
@@ -361,6 +397,10 @@ impl Streams {
     pub fn relay_dropped(&self) -> u64 {
         self.relay_dropped
     }
+}
+
+fn halved(settings: &Settings) -> Settings {
+    Settings { gop_bytes: settings.gop_bytes / 2, gop_duration: settings.gop_duration / 2, ..settings.clone() }
 }
 
 impl Entry {

@@ -82,7 +82,9 @@ impl AddressRules {
             })
             .collect();
         let mut lists = Lists::new(&rules);
-        let v4 = Ranges::new(cut(v4, &mut lists).into_iter().map(|(at, list)| (u32::try_from(at).unwrap_or(0), list)));
+        // The boundary behind the last address is none.
+        let v4 = cut(v4, &mut lists).into_iter().filter_map(|(at, list)| Some((u32::try_from(at).ok()?, list)));
+        let v4 = Ranges::new(v4);
         let v6 = Ranges::new(cut(v6, &mut lists).into_iter());
         let lists = lists.all;
         Self { rules, v4, v6, lists }

@@ -435,6 +435,23 @@ impl Desk {
         }
     }
 
+    /// Obeys other rules from now on: tokens, address rules, times, hosts. Limits and the size of the cache stay as they
+    /// were at the start, because what they have counted was counted for them. Key sets are to be set anew.
+    ///
+    /// # Errors
+    /// Settings that cannot be obeyed; nothing is changed then.
+    pub fn configure(&mut self, settings: &Settings, gate: Arc<Gate>) -> Result<(), SettingsError> {
+        settings.check()?;
+        self.tokens = Tokens::new(settings)?;
+        self.gate = gate;
+        self.waiting_max = settings.waiting_max;
+        self.answer_timeout = settings.answer_timeout;
+        self.evict_timeout = settings.evict_timeout;
+        self.redirect_hosts.clone_from(&settings.redirect_hosts);
+        self.key_unknown_at.clear();
+        Ok(())
+    }
+
     /// The wall clock was found to have moved: expiries are judged by the new one, durations do not change.
     pub fn handle_clock(&mut self, now: Instant, wall: WallAnchor) {
         self.wall = wall;
@@ -571,6 +588,11 @@ impl Desk {
             id
         };
         if let Some(About::Newcomers { sessions, .. }) = self.asks.get_mut(&id).map(|asked| &mut asked.about) {
+            // Peers that come and go while the back end thinks must not fill the list.
+            if sessions.len() >= 2 * self.waiting_max.max(16) {
+                let waiting = &self.waiting;
+                sessions.retain(|session| waiting.contains_key(session));
+            }
             sessions.push(session);
         }
         waiting.stage = Stage::Asked(id);
@@ -801,7 +823,6 @@ impl Desk {
         for timer in timers.into_iter().flatten() {
             self.timers.remove(&timer);
         }
-        self.seats.measured(&mut session.claim);
         match session.recheck.take().map(|recheck| recheck.next) {
             Some(Next::At(at)) => {
                 self.timers.remove(&(at, Timer::Recheck(id)));

@@ -1,5 +1,6 @@
 //! What every shard knows by itself, compiled once and shared.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use crate::admission::address::AddressRules;
@@ -29,6 +30,18 @@ pub enum Passage {
     Free,
     /// Token rules or a hook hold here, and they decide.
     Asked,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::new(&Settings::default(), &[])
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("publish", &self.publish).field("play", &self.play).finish_non_exhaustive()
+    }
 }
 
 impl Gate {

@@ -7,6 +7,7 @@ pub mod bitrate;
 pub mod cache;
 pub mod desk;
 pub mod gate;
+pub mod load;
 // What strangers send is read here: no indexing, unwrapping, panicking or overflowing.
 #[cfg_attr(
     not(test),
@@ -22,6 +23,7 @@ pub mod gate;
 )]
 pub mod pattern;
 pub mod policy;
+pub mod rate;
 #[cfg_attr(
     not(test),
     deny(
@@ -38,6 +40,7 @@ pub mod redirect;
 pub mod request;
 pub mod seats;
 pub mod settings;
+pub mod sources;
 #[cfg_attr(
     not(test),
     deny(
@@ -51,14 +54,19 @@ pub mod settings;
     )
 )]
 pub mod token;
+pub mod types;
 pub mod verdict;
 
 pub use answer::{Answer, Failure, Terms};
 pub use ban::{Ban, Bans, Whom};
 pub use desk::{Action, AskId, Counts, Desk, EgressScope, Held, Measured, Note, Why};
 pub use gate::Gate;
+pub use load::{Load, LoadState};
 pub use pattern::AppPattern;
 pub use policy::Policy;
+pub use rate::Rate;
 pub use request::{Decision, Request, Ticket};
 pub use settings::{Access, DuplicatePublish, HookRule, Settings, SettingsError};
+pub use sources::Sources;
+pub use types::SessionTypes;
 pub use verdict::{AtLimit, Grant, Refusal, Verdict};

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::admission::gate::Passage;
 use crate::admission::{Bans, Decision, Gate, Request};
-use crate::session::Reason;
+use crate::session::{CloseReason, Reason};
 
 /// The local rules of a shard: bans and the gate. (Publishing has a second question, who owns the stream, which only
 /// control can answer.)
@@ -29,6 +29,20 @@ impl Policy {
             Passage::Asked => Decision::Ask,
             Passage::Free if self.gate.has_limits(request.kind) => Decision::Ask,
             Passage::Free => Decision::Allow,
+        }
+    }
+
+    /// Why a session that passed the `old` gate may not stay behind the one of now; `None` when it may, and when the old
+    /// one had refused it too, so that it was not that which let it in. The detail is the key of the setting that
+    /// changed its mind.
+    #[must_use]
+    pub fn turned_away_since(&self, old: &Gate, request: &Request) -> Option<CloseReason> {
+        let passage = |gate: &Gate| gate.passage(request.kind, &request.key, request.remote, request.local);
+        match (passage(old), passage(&self.gate)) {
+            (Passage::Free | Passage::Asked, Passage::Refused(CloseReason { detail, .. })) => {
+                Some(CloseReason::with(Reason::ConfigChanged, detail))
+            }
+            _ => None,
         }
     }
 }

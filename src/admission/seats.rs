@@ -54,13 +54,20 @@ pub struct Claim {
     pub kind: Kind,
     /// On which stream, after the verdict.
     pub key: StreamKey,
-    /// Where it is counted, with the limit there; 0 is none.
-    scopes: Vec<(Scope, u32)>,
-    at_limit: AtLimit,
+    /// Where it is counted.
+    scopes: Vec<(Scope, Rule)>,
     /// What a player is expected to take, while it has not been measured.
     egress_bps: u64,
     /// The place in the order of admission.
     order: u64,
+}
+
+/// What holds in a scope.
+#[derive(Clone, Copy, Debug)]
+struct Rule {
+    /// How many at once; 0 is any number.
+    limit: u32,
+    at_limit: AtLimit,
 }
 
 impl Claim {
@@ -123,41 +130,42 @@ impl Seats {
         measured: &dyn Measured,
     ) -> Claim {
         let limits = &self.limits;
-        let per_user = terms.sessions_max.unwrap_or(limits.sessions_per_user);
+        let ours = |limit| Rule { limit, at_limit: limits.at_limit };
+        // A back end speaks for its user; whose sessions go for another limit is ours to say.
+        let own = |limit| Rule {
+            limit: terms.sessions_max.unwrap_or(limit),
+            at_limit: terms.at_limit.unwrap_or(limits.at_limit),
+        };
         let mut scopes = Vec::new();
         if let Some(user) = &terms.user {
             // Counted even without a limit: the next answer about this user may bring one.
-            scopes.push((Scope::User(user.clone()), per_user));
+            scopes.push((Scope::User(user.clone()), own(limits.sessions_per_user)));
         }
         if let Some(token) = token {
             // Without a name the token is the user.
-            let own = terms.sessions_max.filter(|_| terms.user.is_none());
-            let limit = own.unwrap_or(limits.sessions_per_token);
-            if limit > 0 {
-                scopes.push((Scope::Token(token), limit));
-            }
+            let limit = limits.sessions_per_token;
+            scopes.push((Scope::Token(token), if terms.user.is_none() { own(limit) } else { ours(limit) }));
         }
-        let app = || Scope::App(key.vhost().into(), key.app().into());
         if limits.sessions_per_address > 0 {
-            scopes.push((Scope::Address(source(facts.remote.ip())), limits.sessions_per_address));
+            scopes.push((Scope::Address(source(facts.remote.ip())), ours(limits.sessions_per_address)));
         }
         // Who publishes a stream is the registry's question.
         if limits.sessions_per_stream > 0 && facts.kind == Kind::Play {
-            scopes.push((Scope::Stream(key.clone()), limits.sessions_per_stream));
+            scopes.push((Scope::Stream(key.clone()), ours(limits.sessions_per_stream)));
         }
         if limits.sessions_per_app > 0 {
-            scopes.push((app(), limits.sessions_per_app));
+            scopes.push((Scope::App(key.vhost().into(), key.app().into()), ours(limits.sessions_per_app)));
         }
         if limits.sessions_per_server > 0 {
-            scopes.push((Scope::Server, limits.sessions_per_server));
+            scopes.push((Scope::Server, ours(limits.sessions_per_server)));
         }
+        scopes.retain(|(scope, rule)| rule.limit > 0 || matches!(scope, Scope::User(_)));
         let egress_bps = match measured.stream_bps(key) {
             _ if facts.kind != Kind::Play || !self.has_egress_limit() => 0,
             0 => limits.egress_bps_expected,
             bps => bps,
         };
-        let at_limit = terms.at_limit.unwrap_or(limits.at_limit);
-        Claim { session: facts.id, kind: facts.kind, key: key.clone(), scopes, at_limit, egress_bps, order: 0 }
+        Claim { session: facts.id, kind: facts.kind, key: key.clone(), scopes, egress_bps, order: 0 }
     }
 
     /// Takes the seats, all or none.
@@ -251,15 +259,15 @@ impl Seats {
     }
 
     fn check(&self, claim: &Claim, measured: &dyn Measured) -> Result<(), Full> {
-        for (scope, limit) in claim.scopes.iter().filter(|(_, limit)| *limit > 0) {
+        for (scope, rule) in claim.scopes.iter().filter(|(_, rule)| rule.limit > 0) {
             let Some(taken) = self.taken.get(&(scope.clone(), claim.kind)) else { continue };
-            if taken.count.saturating_sub(self.same_stream(claim, scope)) < *limit {
+            if taken.count.saturating_sub(self.same_stream(claim, scope)) < rule.limit {
                 continue;
             }
             let oldest = taken.evictable.first().map(|(_, session)| *session);
             return Err(Full {
                 reason: CloseReason::with(Reason::ConcurrencyLimit, scope.word()),
-                victim: oldest.filter(|_| claim.at_limit == AtLimit::EvictOldest),
+                victim: oldest.filter(|_| rule.at_limit == AtLimit::EvictOldest),
             });
         }
         if claim.egress_bps == 0 {

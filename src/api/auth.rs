@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::{ConnectInfo, Request};
@@ -39,13 +39,13 @@ pub struct Caller {
 
 /// What the door knows.
 pub struct Door {
-    tokens: Vec<([u8; 32], Role)>,
     bound_to_loopback: bool,
-    rate: f64,
-    state: Mutex<Counts>,
+    state: Mutex<State>,
 }
 
-struct Counts {
+struct State {
+    tokens: Vec<([u8; 32], Role)>,
+    rate: f64,
     /// One bucket for each token, and the last for loopback.
     buckets: Vec<Bucket>,
     sources: HashMap<IpAddr, Failures>,
@@ -82,15 +82,39 @@ impl Door {
     /// The door of `settings`.
     #[must_use]
     pub fn new(settings: &Settings, now: Instant) -> Self {
-        let tokens: Vec<_> = settings.tokens.iter().map(|token| (hash(token.token.reveal()), token.role)).collect();
         let rate = f64::from(settings.rate.max(1));
+        let tokens = hashed(settings);
         let buckets = vec![Bucket { left: rate * BURST, at: now }; tokens.len() + 1];
         Self {
-            tokens,
             bound_to_loopback: settings.listen.ip().to_canonical().is_loopback(),
-            rate,
-            state: Mutex::new(Counts { buckets, sources: HashMap::new() }),
+            state: Mutex::new(State { tokens, rate, buckets, sources: HashMap::new() }),
         }
+    }
+
+    /// Takes other tokens and another rate. What a token that stays has spent, and who is blocked, is kept.
+    pub fn configure(&self, settings: &Settings, now: Instant) {
+        let mut state = self.state();
+        let tokens = hashed(settings);
+        state.rate = f64::from(settings.rate.max(1));
+        let full = Bucket { left: state.rate * BURST, at: now };
+        let of_loopback = state.buckets.last().copied().unwrap_or(full);
+        let bucket_of = |token: &[u8; 32]| {
+            let place = state.tokens.iter().position(|(known, _)| known == token);
+            place.and_then(|index| state.buckets.get(index)).copied().unwrap_or(full)
+        };
+        let buckets = tokens.iter().map(|(token, _)| bucket_of(token)).chain([of_loopback]).collect();
+        state.tokens = tokens;
+        state.buckets = buckets;
+    }
+
+    /// True without any token: loopback needs none then.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state().tokens.is_empty()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Who asks, if they may.
@@ -118,7 +142,8 @@ impl Door {
             && !foreign
             && !is_forwarded(request.headers());
         let required = required(request.method(), request.uri().path(), request.uri().query());
-        let trusted_here = self.tokens.is_empty() || request.uri().path() == "/metrics";
+        let tokens = self.state().tokens.len();
+        let trusted_here = tokens == 0 || request.uri().path() == "/metrics";
         let offers = request.headers().contains_key(header::AUTHORIZATION);
         let found = bearer(request.headers()).and_then(|token| self.find(token));
         let (bucket, role) = match (found, required) {
@@ -126,8 +151,8 @@ impl Door {
             (None, None) => return Ok(Caller { role: None }),
             // Whoever brings a token means it: one that is not known is refused, wherever it comes from.
             (None, Some(_)) if local && trusted_here && !offers => {
-                let role = if self.tokens.is_empty() { Role::Admin } else { Role::Read };
-                (self.tokens.len(), Some(role))
+                let role = if tokens == 0 { Role::Admin } else { Role::Read };
+                (tokens, Some(role))
             }
             (None, Some(_)) => {
                 // Absence is not a guess; only what was offered and refused counts towards a block.
@@ -153,7 +178,7 @@ impl Door {
     fn find(&self, offered: &str) -> Option<(usize, Role)> {
         let offered = hash(offered);
         let mut found = None;
-        for (index, (known, role)) in self.tokens.iter().enumerate() {
+        for (index, (known, role)) in self.state().tokens.iter().enumerate() {
             let same: Choice = known.ct_eq(&offered);
             if bool::from(same) {
                 found = Some((index, *role));
@@ -163,10 +188,11 @@ impl Door {
     }
 
     fn spend(&self, now: Instant, index: usize) -> Option<u64> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        let rate = state.rate;
         let bucket = state.buckets.get_mut(index)?;
-        let gained = now.saturating_duration_since(bucket.at).as_secs_f64() * self.rate;
-        bucket.left = (bucket.left + gained).min(self.rate * BURST);
+        let gained = now.saturating_duration_since(bucket.at).as_secs_f64() * rate;
+        bucket.left = (bucket.left + gained).min(rate * BURST);
         bucket.at = now;
         if bucket.left < 1.0 {
             return Some(1);
@@ -176,14 +202,14 @@ impl Door {
     }
 
     fn blocked_for(&self, now: Instant, source: IpAddr) -> Option<u64> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
         let until = state.sources.get(&source)?.blocked_until?;
         let left = until.checked_duration_since(now).filter(|left| !left.is_zero())?;
         Some(left.as_secs().max(1))
     }
 
     fn count_failure(&self, now: Instant, source: IpAddr) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let sources = &mut state.sources;
         if sources.len() >= SOURCES_MAX && !sources.contains_key(&source) {
             sources.retain(|_, failures| {
@@ -214,9 +240,13 @@ fn required(method: &Method, path: &str, query: Option<&str>) -> Option<Role> {
         "/healthz" => None,
         "/readyz" if query.is_none_or(str::is_empty) => None,
         _ if method.is_safe() => Some(Role::Read),
-        "/v1/drain" => Some(Role::Admin),
+        "/v1/drain" | "/v1/reload" => Some(Role::Admin),
         _ => Some(Role::Control),
     }
+}
+
+fn hashed(settings: &Settings) -> Vec<([u8; 32], Role)> {
+    settings.tokens.iter().map(|token| (hash(token.token.reveal()), token.role)).collect()
 }
 
 fn hash(text: &str) -> [u8; 32] {
@@ -355,6 +385,7 @@ mod tests {
         assert_eq!(send("POST", "/v1/sessions/terminate", &read), 403);
         assert_eq!(send("DELETE", "/v1/sessions/x", &control), 200);
         assert_eq!(send("POST", "/v1/drain", &control), 403);
+        assert_eq!(send("POST", "/v1/reload", &control), 403);
         assert_eq!(send("GET", "/v1/sessions", &control), 200);
     }
 
@@ -443,6 +474,29 @@ mod tests {
         assert_eq!(passed(start, READ), 200);
         assert_eq!(passed(start, CONTROL), 200);
         assert_eq!(passed(start + Duration::from_secs(1), READ), 50);
+    }
+
+    #[test]
+    fn a_token_that_is_gone_is_refused_and_one_that_stays_keeps_its_account() {
+        let start = Instant::now();
+        let door = Door::new(&with_tokens(), start);
+        let of = |token: &str| request("GET", "/v1/sessions", LOCAL, &[("authorization", &format!("Bearer {token}"))]);
+        let status =
+            |token: &str| door.check(start, &of(token)).map_or_else(|problem| problem.status.as_u16(), |_| 200);
+        for _ in 0..200 {
+            assert_eq!(status(CONTROL), 200);
+        }
+        let mut settings = with_tokens();
+        settings.tokens.remove(0);
+        settings.tokens.push(Token { token: Secret::new("new-0123456789abcdefghijk".into()), role: Role::Admin });
+        door.configure(&settings, start);
+        assert_eq!((status(READ), status("new-0123456789abcdefghijk")), (401, 200));
+        assert_eq!(status(CONTROL), 429, "a reload is no way to more requests");
+        assert!(!door.is_open());
+        door.configure(&Settings { tokens: Vec::new(), ..settings }, start);
+        assert!(door.is_open());
+        assert!(door.check(start, &request("GET", "/v1/sessions", LOCAL, &[])).is_ok());
+        assert!(door.check(start, &request("GET", "/v1/sessions", REMOTE, &[])).is_err());
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use tokio::sync::{mpsc, oneshot};
+
 use crate::admission::{Ban, Whom};
 use crate::control::{CommandError, Dependencies, Handle, Terminate, Terminated, View};
 use crate::event::{Cursor, Recorded};
@@ -25,43 +27,97 @@ pub trait Backend: Send + Sync + 'static {
     fn dependencies(&self) -> Dependencies;
     /// Begins a drain.
     fn drain(&self, over: Duration);
+    /// Has the configuration read again.
+    fn reload(&self) -> Answer<'_, Result<Reloaded, ReloadError>>;
     /// A place in the order of events.
     fn subscribe(&self, after: Option<u64>) -> Cursor;
     /// The next event and how many were missed before it.
     fn next_event<'a>(&'a self, cursor: &'a mut Cursor) -> Answer<'a, (u64, Recorded)>;
 }
 
-impl Backend for Handle {
+/// What came of reading the configuration again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Which configuration is in force: 1 is that of the start.
+    pub generation: u64,
+    /// Keys that have another value now.
+    pub changed: Vec<String>,
+    /// Keys that take effect at a restart.
+    pub pending: Vec<String>,
+    /// What is doubtful about it.
+    pub warnings: Vec<String>,
+    /// Sessions that the new rules turned away.
+    pub closed: usize,
+}
+
+/// Why a configuration is not in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReloadError {
+    /// So much is wrong with it; nothing has changed.
+    Refused(Vec<String>),
+    /// [`RELOADS_MAX`] wait for their turn already; the last of them reads what is there then.
+    Busy,
+    /// The server could not be told, or not in time.
+    Command(CommandError),
+}
+
+/// Who wants the configuration read again, to be answered with what came of it.
+pub type ReloadRequest = oneshot::Sender<Result<Reloaded, ReloadError>>;
+
+/// Reloads that may wait for their turn.
+pub const RELOADS_MAX: usize = 16;
+
+/// The server: control, and whoever read the configuration and can read it again.
+pub struct Server {
+    /// Control.
+    pub control: Handle,
+    /// Where reloads are asked for; there is room for [`RELOADS_MAX`].
+    pub reloads: mpsc::Sender<ReloadRequest>,
+}
+
+impl Backend for Server {
     fn read(&self, read: &mut dyn FnMut(&View)) {
-        self.view(read);
+        self.control.view(read);
     }
 
     fn terminate(&self, what: Terminate) -> Answer<'_, Result<Terminated, CommandError>> {
-        Box::pin(Handle::terminate(self, what))
+        Box::pin(self.control.terminate(what))
     }
 
     fn ban(&self, ban: Ban) -> Answer<'_, Result<Terminated, CommandError>> {
-        Box::pin(Handle::ban(self, ban))
+        Box::pin(self.control.ban(ban))
     }
 
     fn unban(&self, whom: Whom) -> Answer<'_, Result<bool, CommandError>> {
-        Box::pin(Handle::unban(self, whom))
+        Box::pin(self.control.unban(whom))
     }
 
     fn dependencies(&self) -> Dependencies {
-        Handle::dependencies(self)
+        self.control.dependencies()
     }
 
     fn drain(&self, over: Duration) {
-        Handle::drain(self, over);
+        self.control.drain(over);
+    }
+
+    fn reload(&self) -> Answer<'_, Result<Reloaded, ReloadError>> {
+        Box::pin(async {
+            let (request, answer) = oneshot::channel();
+            let stopping = Err(ReloadError::Command(CommandError::Stopping));
+            match self.reloads.try_send(request) {
+                Ok(()) => answer.await.unwrap_or(stopping),
+                Err(mpsc::error::TrySendError::Full(_)) => Err(ReloadError::Busy),
+                Err(mpsc::error::TrySendError::Closed(_)) => stopping,
+            }
+        })
     }
 
     fn subscribe(&self, after: Option<u64>) -> Cursor {
-        Handle::subscribe(self, after)
+        self.control.subscribe(after)
     }
 
     fn next_event<'a>(&'a self, cursor: &'a mut Cursor) -> Answer<'a, (u64, Recorded)> {
-        Box::pin(Handle::next_event(self, cursor))
+        Box::pin(self.control.next_event(cursor))
     }
 }
 

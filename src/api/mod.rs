@@ -10,6 +10,7 @@ pub mod backend;
 pub mod body;
 pub mod dialect;
 pub mod native;
+pub(crate) mod pressure;
 pub mod problem;
 pub mod query;
 pub mod serve;
@@ -40,8 +41,8 @@ pub(crate) struct State {
     pub(crate) control: Box<dyn Backend>,
     /// What the dialect obeys.
     pub(crate) datarhei: settings::Datarhei,
-    /// No tokens are configured: loopback needs none.
-    pub(crate) open: bool,
+    /// The door, which knows whether loopback needs a token.
+    pub(crate) door: Arc<auth::Door>,
     /// Other machines reach the API, and what they say crosses the network as it is.
     pub(crate) plaintext: bool,
     /// Places for event streams.
@@ -56,16 +57,26 @@ pub(crate) struct State {
 /// [`ConnectInfo`](axum::extract::ConnectInfo) of the peer with each request, as [`serve()`] gives it; a request
 /// without it counts as a stranger's.
 pub fn router(control: impl Backend, history: Option<History>, settings: &Settings) -> Router {
+    router_behind(&Arc::new(auth::Door::new(settings, Instant::now())), control, history, settings)
+}
+
+/// The same behind a door that the caller keeps, to change its locks.
+pub fn router_behind(
+    door: &Arc<auth::Door>,
+    control: impl Backend,
+    history: Option<History>,
+    settings: &Settings,
+) -> Router {
+    let door = Arc::clone(door);
     let state: Shared = Arc::new(State {
         control: Box::new(control),
         datarhei: settings.datarhei.clone(),
-        open: settings.tokens.is_empty(),
+        door: Arc::clone(&door),
         plaintext: !settings.listen.ip().to_canonical().is_loopback(),
         event_streams: Arc::new(tokio::sync::Semaphore::new(serve::EVENT_STREAMS_MAX)),
         history,
         exports: Arc::new(tokio::sync::Semaphore::new(native::history::EXPORTS_MAX)),
     });
-    let door = Arc::new(auth::Door::new(settings, Instant::now()));
     let mut routes = native::routes();
     if settings.datarhei.enabled {
         routes = routes.merge(dialect::datarhei::routes(&settings.datarhei));
@@ -73,6 +84,7 @@ pub fn router(control: impl Backend, history: Option<History>, settings: &Settin
     routes
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), pressure::pause_lists))
         .with_state(state)
         .layer(middleware::from_fn(move |request, next| auth::admit(Arc::clone(&door), request, next)))
         .layer(middleware::from_fn(common_headers))

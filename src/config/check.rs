@@ -102,6 +102,56 @@ pub const RULES: &[Rule] = &[
     count("shard.connections_max", |c| c.shard.connections_max as u64, 0, 10_000_000, "0 is 80% of the descriptors"),
     count("shard.connections_per_ip", |c| c.shard.connections_per_ip as u64, 0, 10_000_000, "0 is off"),
     count("shard.unauthenticated_per_ip", |c| c.shard.unauthenticated_per_ip as u64, 0, 10_000_000, "0 is off"),
+    count(
+        "shard.unauthenticated_percent",
+        |c| c.shard.unauthenticated_percent.into(),
+        1,
+        100,
+        "it is a share, and without any nobody could come in",
+    ),
+    off(count(
+        "shard.accept_rate_per_ip",
+        |c| c.shard.accept_rate_per_ip.into(),
+        1,
+        1_000_000,
+        "no source opens more than a million a second",
+    )),
+    off(count(
+        "shard.accept_rate",
+        |c| c.shard.accept_rate.into(),
+        10,
+        1_000_000,
+        "less would keep an idle server busy",
+    )),
+    off(count(
+        "shard.auth_failures_per_ip",
+        |c| c.shard.auth_failures_per_ip.into(),
+        1,
+        1_000_000,
+        "whoever types a password gets it wrong now and then",
+    )),
+    count(
+        "shard.source_table",
+        |c| c.shard.source_table as u64,
+        1_024,
+        100_000_000,
+        "less forgets sources while they attack; each takes about 50 bytes",
+    ),
+    off(bytes(
+        "shard.memory_max",
+        |c| c.shard.memory_max,
+        64 << 20,
+        1 << 50,
+        "an idle server takes some tens of megabytes",
+    )),
+    off(time(
+        "shard.loop_lag_max",
+        |c| ms(c.shard.loop_lag_max),
+        20,
+        60_000,
+        "a tick is 20 ms, and nobody waits for a minute",
+    )),
+    count("rtmp.glitches_max", |c| c.rtmp.glitches_max.into(), 1, 10_000, "an honest encoder makes a handful"),
     bytes(
         "sessions.play_started_bytes",
         |c| c.sessions.play_started_bytes,
@@ -172,6 +222,53 @@ pub const RULES: &[Rule] = &[
     count("stream.relay_frames", |c| c.stream.relay_frames as u64, 16, 1_000_000, "a burst of audio alone is sixteen"),
     bytes("stream.relay_bytes", |c| c.stream.relay_bytes, 1 << 20, 1 << 30, "one keyframe must pass"),
     count("admission.bans_max", |c| c.admission.bans_max as u64, 1, 10_000_000, "0 would make `ban_for` a lie"),
+    count("admission.waiting_max", |c| c.admission.waiting_max as u64, 1, 1_000_000, "each takes about 1 KiB"),
+    time(
+        "admission.answer_timeout",
+        |c| ms(c.admission.answer_timeout),
+        100,
+        60_000,
+        "a peer waits so long at most, and most give up within a minute",
+    ),
+    time("admission.evict_timeout", |c| ms(c.admission.evict_timeout), 100, 60_000, "a newcomer waits so long at most"),
+    count("admission.cache_entries", |c| c.admission.cache_entries as u64, 0, 10_000_000, "each takes about 500 bytes"),
+    sessions("admission.limits.sessions_per_user", |c| c.admission.limits.sessions_per_user.into()),
+    sessions("admission.limits.sessions_per_token", |c| c.admission.limits.sessions_per_token.into()),
+    sessions("admission.limits.sessions_per_address", |c| c.admission.limits.sessions_per_address.into()),
+    sessions("admission.limits.sessions_per_stream", |c| c.admission.limits.sessions_per_stream.into()),
+    sessions("admission.limits.sessions_per_app", |c| c.admission.limits.sessions_per_app.into()),
+    sessions("admission.limits.sessions_per_server", |c| c.admission.limits.sessions_per_server.into()),
+    bps("admission.limits.egress_bps_per_stream", |c| c.admission.limits.egress_bps_per_stream),
+    bps("admission.limits.egress_bps_per_app", |c| c.admission.limits.egress_bps_per_app),
+    bps("admission.limits.egress_bps_per_server", |c| c.admission.limits.egress_bps_per_server),
+    bps("admission.limits.egress_bps_expected", |c| c.admission.limits.egress_bps_expected),
+    bps("admission.limits.publish_bps_max", |c| c.admission.limits.publish_bps_max),
+    off(time(
+        "admission.limits.duration_max",
+        |c| ms(c.admission.limits.duration_max),
+        1_000,
+        365 * 86_400_000,
+        "less than a second is over before media flows",
+    )),
+    time("ledger.commit_every", |c| ms(c.ledger.commit_every), 1, 1_000, "whoever is told waits so long"),
+    count("ledger.commit_records", |c| c.ledger.commit_records as u64, 1, 100_000, "a transaction holds up the next"),
+    bytes(
+        "ledger.queue_bytes",
+        |c| c.ledger.queue_bytes,
+        1 << 20,
+        16 << 30,
+        "less than 1 MiB loses records in a burst",
+    ),
+    time(
+        "ledger.checkpoint_every",
+        |c| ms(c.ledger.checkpoint_every),
+        1_000,
+        3_600_000,
+        "more often writes every session every second",
+    ),
+    count("ledger.retain_days", |c| c.ledger.retain_days.into(), 0, 36_500, "0 keeps all"),
+    off(bytes("ledger.retain_bytes", |c| c.ledger.retain_bytes, 16 << 20, 1 << 50, "one day must fit")),
+    bytes("ledger.spool_bytes", |c| c.ledger.spool_bytes, 1 << 20, 1 << 40, "less loses what a short failure holds up"),
     count("control.events_kept", |c| c.control.events_kept as u64, 256, 16_777_216, "each takes about 200 bytes"),
     count("control.finished_kept", |c| c.control.finished_kept as u64, 0, 10_000_000, "each takes about 1 KiB"),
     count(
@@ -185,7 +282,15 @@ pub const RULES: &[Rule] = &[
     count("api.rate", |c| c.api.rate.into(), 1, 1_000_000, "0 would answer nobody"),
     count("api.datarhei.max_sessions", |c| c.api.datarhei.max_sessions, 0, i64::MAX as u64, "it is only shown"),
     count("api.datarhei.max_bitrate_mbit", |c| c.api.datarhei.max_bitrate_mbit, 0, i64::MAX as u64, "it is only shown"),
-    count("log.lines_max", |c| c.log.lines_max as u64, 16, 1_048_576, "each line may take up to 4 KiB"),
+    time("hook.connect_timeout", |c| ms(c.hook.connect_timeout), 10, 60_000, "TLS across an ocean takes half a second"),
+    time("hook.decide_timeout", |c| ms(c.hook.decide_timeout), 10, 60_000, "a newcomer waits so long"),
+    time("hook.event_timeout", |c| ms(c.hook.event_timeout), 10, 600_000, "a receiver that takes longer is told again"),
+    bytes("hook.response_headers", |c| c.hook.response_headers, 1 << 10, 256 << 10, "proxies add some"),
+    bytes("hook.response_body", |c| c.hook.response_body, 1 << 10, 16 << 20, "each request under way may hold as much"),
+    count("hook.concurrency", |c| c.hook.concurrency as u64, 1, 4_096, "each takes a connection"),
+    count("hook.queue", |c| c.hook.queue as u64, 1, 1_000_000, "each takes about 1 KiB"),
+    count("hook.tell_rate", |c| c.hook.tell_rate.into(), 1, 1_000_000, "0 would tell nobody"),
+    count("log.lines_max", |c| c.log.lines_max as u64, 16, 1_048_576, "each line may take up to 8 KiB"),
 ];
 
 /// Everything that is wrong or doubtful.
@@ -290,6 +395,15 @@ fn contradictions(config: &Config, problems: &mut Vec<Problem>) {
     let Config { shard, rtmp, stream, admission, .. } = config;
     let mut warn = |key: &str, message: String| problems.push(Problem::warning(key, message));
 
+    if config.hook.connect_timeout > config.hook.decide_timeout {
+        let message = "is longer than hook.decide_timeout, so it is never reached when a back end is asked";
+        warn("hook.connect_timeout", message.into());
+    }
+    if !config.hook.ask.is_empty() && admission.answer_timeout <= config.hook.decide_timeout {
+        let message = "is not longer than hook.decide_timeout, so questions are given up before their answers come";
+        warn("admission.answer_timeout", message.into());
+    }
+
     if admission.publish == Access::Deny && !config.is_decided(Kind::Publish) {
         warn(
             "admission.publish",
@@ -310,6 +424,17 @@ fn contradictions(config: &Config, problems: &mut Vec<Problem>) {
             "is `open` and shard.rtmp_listen can be reached from other machines, so whoever reaches it may publish"
                 .into(),
         );
+    }
+    // The first rule that holds everywhere and always is the last that can match.
+    let last = admission.rules.iter().position(|rule| {
+        rule.networks.is_empty() && rule.listener.is_none() && rule.apps.is_empty() && rule.kinds.is_empty()
+    });
+    if let Some(last) = last
+        && last + 1 < admission.rules.len()
+    {
+        let (last, next) = (last + 1, last + 2);
+        let message = format!("rule {last} matches everybody, so rule {next} and what follows are never reached");
+        warn("admission.rules", message);
     }
     if shard.connections_per_ip > 0 && shard.unauthenticated_per_ip > shard.connections_per_ip {
         warn(
@@ -363,6 +488,16 @@ const fn rule(
 
 const fn count(key: &'static str, value: fn(&Config) -> u64, min: u64, max: u64, why: &'static str) -> Rule {
     rule(key, value, Unit::Count, (min, max), why)
+}
+
+/// A limit on sessions.
+const fn sessions(key: &'static str, value: fn(&Config) -> u64) -> Rule {
+    count(key, value, 0, 10_000_000, "0 is off")
+}
+
+/// A limit in bits a second.
+const fn bps(key: &'static str, value: fn(&Config) -> u64) -> Rule {
+    off(count(key, value, 1_000, 1_000_000_000_000, "these are bits a second, and no stream has fewer than a thousand"))
 }
 
 const fn bytes(key: &'static str, value: fn(&Config) -> u64, min: u64, max: u64, why: &'static str) -> Rule {

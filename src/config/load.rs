@@ -13,7 +13,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::admission::settings::Access;
+use crate::admission::settings::{Access, AddressRule, Effect, JwtRule, KeyRule, SignedRule, Then};
 use crate::api::settings::{Role, Token};
 use crate::config::log::Format;
 use crate::config::{Config, Position, Problem, Refused, Severity, check};
@@ -38,6 +38,8 @@ pub struct Loaded {
     pub config: Config,
     /// Where they came from.
     pub origin: Origin,
+    /// What was put over them, for when they are read again.
+    pub overrides: Overrides,
     /// What is doubtful about them.
     pub warnings: Vec<Problem>,
 }
@@ -95,21 +97,24 @@ pub fn load(
         if config.is_public() {
             config.admission.publish = Access::Loopback;
         }
-        return finish(config, Origin::Development, &Document::default(), Vec::new());
+        return finish(config, Origin::Development, overrides, &Document::default(), Vec::new());
     };
     let name = path.display().to_string();
     let bytes = read(path).map_err(|message| Refused { problems: vec![Problem::error("", message).in_file(&name)] })?;
     let (mut config, document) = parse(&bytes, env).map_err(|problems| named(problems, &name))?;
     let mut problems = Vec::new();
-    if document.has_literal_secret && is_world_readable(path) {
+    if let Some(key) = document.literal_secret.as_deref()
+        && is_world_readable(path)
+    {
         problems.push(Problem::warning(
-            "api.tokens",
-            "the file holds a token and every user of this machine may read it; `chmod o-r` it, or write \
-             \"${NAME}\" and give the token in the environment",
+            key,
+            "the file holds a secret and every user of this machine may read it; `chmod o-r` it, or write \
+             \"${NAME}\" and give the secret in the environment",
         ));
     }
     overrides.apply(&mut config);
-    finish(config, Origin::File(path.to_owned()), &document, problems).map_err(|refused| named(refused.problems, &name))
+    finish(config, Origin::File(path.to_owned()), overrides, &document, problems)
+        .map_err(|refused| named(refused.problems, &name))
 }
 
 /// Reads a document into a configuration, without range checks.
@@ -147,7 +152,7 @@ pub fn parse(bytes: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<(Conf
         substituted: HashSet::new(),
         failed: HashSet::new(),
         values: Vec::new(),
-        has_literal_secret: false,
+        literal_secret: None,
     };
     for (key, value) in root.get_mut().iter_mut() {
         walk.substitute(key.get_ref(), value, env);
@@ -156,7 +161,7 @@ pub fn parse(bytes: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<(Conf
     let config = Config::deserialize(toml::de::Deserializer::from(root));
     match config {
         Ok(config) if walk.problems.is_empty() => {
-            Ok((config, Document { places: walk.places, has_literal_secret: walk.has_literal_secret }))
+            Ok((config, Document { places: walk.places, literal_secret: walk.literal_secret }))
         }
         Ok(_) => Err(sorted(walk.problems)),
         Err(error) => {
@@ -175,7 +180,8 @@ pub fn parse(bytes: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<(Conf
 #[derive(Clone, Debug, Default)]
 pub struct Document {
     places: HashMap<String, Position>,
-    has_literal_secret: bool,
+    /// The first setting with a secret that stands in the file itself.
+    literal_secret: Option<String>,
 }
 
 impl Document {
@@ -186,7 +192,13 @@ impl Document {
     }
 }
 
-fn finish(config: Config, origin: Origin, document: &Document, mut problems: Vec<Problem>) -> Result<Loaded, Refused> {
+fn finish(
+    config: Config,
+    origin: Origin,
+    overrides: &Overrides,
+    document: &Document,
+    mut problems: Vec<Problem>,
+) -> Result<Loaded, Refused> {
     problems.extend(check::check(&config));
     for problem in &mut problems {
         problem.at = document.position(&problem.key);
@@ -202,7 +214,7 @@ fn finish(config: Config, origin: Origin, document: &Document, mut problems: Vec
     if problems.iter().any(|problem| problem.severity == Severity::Error) {
         return Err(Refused { problems });
     }
-    Ok(Loaded { config, origin, warnings: problems })
+    Ok(Loaded { config, origin, overrides: overrides.clone(), warnings: problems })
 }
 
 fn named(problems: Vec<Problem>, name: &str) -> Refused {
@@ -239,7 +251,35 @@ fn is_world_readable(path: &Path) -> bool {
 /// Secrets stand in it as `***`, by which they are recognised.
 fn template() -> toml::Table {
     let mut config = Config::default();
-    config.api.tokens = vec![Token { token: Secret::new(String::new()), role: Role::Read }];
+    let secret = || Secret::new(String::new());
+    config.api.tokens = vec![Token { token: secret(), role: Role::Read }];
+    config.admission.rules = vec![AddressRule {
+        effect: Effect::Deny,
+        networks: Vec::new(),
+        listener: Some(SocketAddr::from(([0, 0, 0, 0], 0))),
+        apps: Vec::new(),
+        kinds: Vec::new(),
+    }];
+    config.admission.keys = vec![KeyRule {
+        keys: vec![secret()],
+        parameter: String::new(),
+        user: String::new(),
+        apps: Vec::new(),
+        kinds: Vec::new(),
+        then: Then::Allow,
+    }];
+    config.admission.signed = vec![SignedRule {
+        secrets: vec![secret()],
+        ends_session: true,
+        apps: Vec::new(),
+        kinds: Vec::new(),
+        then: Then::Allow,
+    }];
+    config.admission.jwt = vec![JwtRule { secrets: vec![secret()], ..JwtRule::default() }];
+    // None of these texts is shown: only the keys and the places of secrets matter.
+    let back_end = "name = \"\"\nurl = \"\"\nsecrets = [\"\"]\n";
+    config.hook.ask = toml::from_str(back_end).into_iter().collect();
+    config.hook.tell = toml::from_str(back_end).into_iter().collect();
     toml::Table::try_from(config).unwrap_or_default()
 }
 
@@ -266,7 +306,7 @@ struct Walk<'a> {
     failed: HashSet<usize>,
     /// Values from the environment, with their names: they may be secrets, so no message shows them.
     values: Vec<(String, String)>,
-    has_literal_secret: bool,
+    literal_secret: Option<String>,
 }
 
 impl Walk<'_> {
@@ -371,7 +411,16 @@ impl Walk<'_> {
                     self.problems.push(Problem::error(here, format!("{found} stands where a text belongs")).at(at));
                 }
                 Some(toml::Value::String(text)) if text == SECRET => {
-                    self.has_literal_secret |= !self.substituted.contains(&value.span().start);
+                    if !self.substituted.contains(&value.span().start) {
+                        self.literal_secret.get_or_insert_with(|| path.to_owned());
+                    }
+                }
+                Some(toml::Value::Array(texts)) if texts.iter().any(has_secret) => {
+                    let items = value.get_ref().as_array().into_iter().flatten();
+                    let literal = items.filter(|item| !self.substituted.contains(&item.span().start)).count();
+                    if literal > 0 {
+                        self.literal_secret.get_or_insert_with(|| path.to_owned());
+                    }
                 }
                 Some(_) => {}
             }

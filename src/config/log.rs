@@ -24,7 +24,7 @@ pub struct Settings {
     /// connection, which a busy server feels.
     pub level: String,
     /// Lines that may wait for a slow reader of standard error; beyond it lines are dropped and counted, because
-    /// nothing else may wait for a log. A line is at most about 4 KiB and usually 200 bytes.
+    /// nothing else may wait for a log. A line is at most about 8 KiB and usually 200 bytes.
     pub lines_max: usize,
 }
 

@@ -8,6 +8,7 @@ pub mod check;
 pub mod load;
 pub mod log;
 pub mod problem;
+pub mod reload;
 
 pub use load::{Loaded, Origin, Overrides, load};
 pub use log::Settings as LogSettings;

@@ -35,6 +35,8 @@ pub struct Endings {
     /// Bans made and not yet taken for the record.
     made: Vec<Ban>,
     count: u64,
+    /// Of those that are over and that nobody has asked about: how long they took.
+    took: Vec<Duration>,
 }
 
 struct Ending {
@@ -47,6 +49,7 @@ struct Ending {
     /// Orders of this stage without an answer.
     waiting: HashSet<OrderId>,
     deadline: Instant,
+    began_at: Instant,
     /// A shard did not answer in time.
     late: bool,
     reply: Reply,
@@ -62,7 +65,14 @@ impl Endings {
     /// Nothing under way.
     #[must_use]
     pub fn new(order_timeout: Duration) -> Self {
-        Self { order_timeout, pending: HashMap::new(), orders: HashMap::new(), made: Vec::new(), count: 0 }
+        Self {
+            order_timeout,
+            pending: HashMap::new(),
+            orders: HashMap::new(),
+            made: Vec::new(),
+            count: 0,
+            took: Vec::new(),
+        }
     }
 
     /// Begins one. `shards` are those that run; mail for them is appended to `out`.
@@ -105,6 +115,7 @@ impl Endings {
             stage: Stage::Banning,
             waiting: HashSet::new(),
             deadline: now + self.order_timeout,
+            began_at: now,
             late: false,
             reply,
         };
@@ -130,6 +141,7 @@ impl Endings {
         };
         let ending = Ending {
             what,
+            began_at: now,
             outcome: Terminated { banned: 1, ..Terminated::default() },
             targets: BTreeMap::new(),
             banned: HashSet::from([ban.whom.clone()]),
@@ -211,6 +223,11 @@ impl Endings {
         }
     }
 
+    /// How long each took that is over since the last call, those included that a shard was late for.
+    pub fn take_times(&mut self) -> impl Iterator<Item = Duration> + '_ {
+        self.took.drain(..)
+    }
+
     /// When [`expire`](Self::expire) has something to do.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
@@ -246,6 +263,7 @@ impl Endings {
             return;
         }
         if let Some(ending) = self.pending.remove(&number) {
+            self.took.push(now.saturating_duration_since(ending.began_at));
             // The caller may have gone; then nobody wants the answer.
             let _ = ending.reply.send(if ending.late { Err(CommandError::Timeout) } else { Ok(ending.outcome) });
         }

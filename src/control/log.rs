@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
+use crate::admission::LoadState;
 use crate::control::Handle;
 use crate::event::{Attempt, Event, ServerWhat, StreamEvent, StreamWhat};
 use crate::session::{Change, CloseReason, Counters, What};
@@ -53,6 +54,8 @@ impl Log {
             Event::Server(event) => match event.what {
                 ServerWhat::Ready => info!("server_ready"),
                 ServerWhat::Draining => info!("server_draining"),
+                ServerWhat::Load(state) if state == LoadState::Green => info!(state = state.as_str(), "load_state"),
+                ServerWhat::Load(state) => warn!(state = state.as_str(), "load_state"),
             },
         }
     }

@@ -5,18 +5,20 @@
 //!
 //! [`Control::run`] is the task behind the handles. It reads the shards' mail from a [`Mailbox`], and has its
 //! parts decide: the [`registry`] who publishes what and which shards are connected, [`endings`] how sessions are
-//! ended, the [`model`] what the view shows, [`rates`] how fast bytes move. The parts know neither clock nor
+//! ended, [`reloads`] how new rules reach every shard, the [`model`] what the view shows, [`rates`] how fast bytes move. The parts know neither clock nor
 //! queue, and are tested without either.
 
 pub mod endings;
 pub mod filter;
 pub mod journal;
+pub mod load;
 pub mod log;
 pub mod mailbox;
 pub mod model;
 pub mod questions;
 pub mod rates;
 pub mod registry;
+pub mod reloads;
 pub mod run;
 pub mod settings;
 pub mod spool;
@@ -31,17 +33,19 @@ pub use run::{Control, Outside, Setup, start};
 pub use settings::Settings;
 pub use view::View;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use crate::admission::{Ban, Whom};
+use crate::admission::{self, Ban, Whom};
 use crate::event::{Bus, Cursor, Recorded};
 use crate::hook::{self, Asks, Endpoint};
 use crate::ledger::{self, Ledger};
 use crate::names::SessionId;
 use crate::session::CloseReason;
+use crate::shard::Rules;
 
 /// What the API, the metrics and the command line hold. Cheap to clone.
 #[derive(Clone)]
@@ -55,6 +59,10 @@ pub struct Handle {
 struct Shared {
     view: Mutex<View>,
     bus: Mutex<Bus>,
+    /// The rules of admission in force.
+    admission: watch::Sender<Arc<admission::Settings>>,
+    /// Token rules whose key set should be read again, and what is rung for them.
+    stale_keys: (Mutex<BTreeSet<usize>>, Notify),
     asks: Option<Asks>,
     endpoints: Vec<Endpoint>,
     ledger: Option<Ledger>,
@@ -77,6 +85,9 @@ enum Command {
     Terminate { what: Box<Terminate>, reply: endings::Reply },
     Ban { ban: Ban, reply: endings::Reply },
     Ready { at: Instant },
+    KeySet { rule: usize, text: String, reply: oneshot::Sender<Result<usize, &'static str>> },
+    Configure { rules: Arc<Rules>, reply: reloads::Reply },
+    ReloadRefused,
     Unban { whom: Whom, reply: oneshot::Sender<bool> },
 }
 
@@ -123,6 +134,15 @@ pub struct Dependencies {
     pub tells: Vec<hook::Status>,
 }
 
+/// What came of new rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Configured {
+    /// Which configuration this is, counted from that of the start, which is 1.
+    pub generation: u64,
+    /// Sessions that the new rules turned away.
+    pub closed: usize,
+}
+
 /// Why a command was not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
@@ -164,6 +184,23 @@ impl Handle {
         answer.await.unwrap_or(Err(CommandError::Stopping))
     }
 
+    /// Puts new rules in force, on every shard and in control. When it returns, all of them obey, and the sessions that
+    /// the rules turn away are closed.
+    ///
+    /// # Errors
+    /// When a shard did not answer, which obeys all the same as soon as it runs, or the server is stopping.
+    pub async fn configure(&self, rules: Arc<Rules>) -> Result<Configured, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Configure { rules, reply }).await.map_err(|_| CommandError::Stopping)?;
+        answer.await.unwrap_or(Err(CommandError::Stopping))
+    }
+
+    /// Counts a configuration that was not taken, because something was wrong with it.
+    pub async fn note_refused_reload(&self) {
+        // A server that is stopping counts no more.
+        let _ = self.commands.send(Command::ReloadRefused).await;
+    }
+
     /// Lifts a ban; false when there was none of exactly this peer. When it returns, the order is on its way to every
     /// shard.
     ///
@@ -200,6 +237,46 @@ impl Handle {
             // A control that has ended has nobody to tell.
             let _ = self.commands.send(Command::Ready { at: now }).await;
         }
+    }
+
+    /// Back ends and receivers are spoken to with these secrets from now on.
+    pub fn sign_with(&self, settings: &hook::Settings) {
+        if let Some(asks) = &self.shared.asks {
+            asks.sign_with(settings);
+        }
+        for endpoint in &self.shared.endpoints {
+            endpoint.sign_with(settings);
+        }
+    }
+
+    /// The rules of admission that are in force, and what becomes of them.
+    #[must_use]
+    pub fn admission(&self) -> watch::Receiver<Arc<admission::Settings>> {
+        self.shared.admission.subscribe()
+    }
+
+    /// Waits until a token names a key that its rule's key set does not have; the rules whose sets should be read again.
+    pub async fn stale_keys(&self) -> BTreeSet<usize> {
+        let (rules, rung) = &self.shared.stale_keys;
+        loop {
+            let wanted = rung.notified();
+            let stale = std::mem::take(&mut *rules.lock().unwrap_or_else(PoisonError::into_inner));
+            if !stale.is_empty() {
+                return stale;
+            }
+            wanted.await;
+        }
+    }
+
+    /// Gives a token rule its key set; returns how many keys it has.
+    ///
+    /// # Errors
+    /// When the text is no key set, or the server is stopping.
+    pub async fn set_jwks(&self, rule: usize, text: String) -> Result<usize, &'static str> {
+        let stopping = "the server is stopping";
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::KeySet { rule, text, reply }).await.map_err(|_| stopping)?;
+        answer.await.unwrap_or(Err(stopping))
     }
 
     /// How those are on whom control depends.

@@ -12,7 +12,7 @@ use crate::control::Settings;
 use crate::control::rates::{INTERVAL_MAX, Meters};
 use crate::control::view::{Collector, HistoryKey, Rates, SessionRow, StreamRow, Totals, View};
 use crate::event::{Attempt, StreamEvent, StreamWhat};
-use crate::names::{ShardId, StreamKey};
+use crate::names::{Kind, ShardId, StreamKey};
 use crate::session::{Change, CloseReason, Counters, SessionSample, State, What};
 use crate::shard::mail::Report;
 use crate::stream::StreamSample;
@@ -64,8 +64,11 @@ impl Model {
             What::Started | What::Stalled | What::Recovered => {
                 if let Some(row) = view.sessions.get_mut(&id) {
                     row.state = if change.what == What::Stalled { State::Stalling } else { State::Running };
-                    if change.what == What::Started {
-                        row.started_at.get_or_insert(change.at);
+                    if change.what == What::Started && row.started_at.is_none() {
+                        row.started_at = Some(change.at);
+                        if row.facts.kind == Kind::Play {
+                            view.times.first_media.record(micros(change.at, row.facts.opened_at));
+                        }
                     }
                 }
             }
@@ -195,6 +198,9 @@ impl Model {
             row.state = sample.state;
         }
         row.queue_bytes = sample.queue_bytes;
+        if row.facts.kind == Kind::Play {
+            view.times.queue.record(sample.queue_bytes);
+        }
         let moved = grown.rx_bytes | grown.tx_bytes != 0;
         if moved {
             row.rates = self.meters.record(sample.id, since, at, grown.rx_bytes, grown.tx_bytes);
@@ -265,6 +271,11 @@ impl Model {
 fn since(reported_at: Option<Instant>, at: Instant) -> Instant {
     let oldest = at.checked_sub(INTERVAL_MAX).unwrap_or(at);
     reported_at.map_or(at, |before| before.clamp(oldest, at))
+}
+
+/// How long it was from `since` to `at`.
+pub(super) fn micros(at: Instant, since: Instant) -> u64 {
+    u64::try_from(at.saturating_duration_since(since).as_micros()).unwrap_or(u64::MAX)
 }
 
 fn collector<'a>(view: &'a mut View, change: &Change) -> &'a mut Collector {

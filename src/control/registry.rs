@@ -144,6 +144,12 @@ impl Registry {
         }
     }
 
+    /// Other rules from now on. A resume window that runs keeps its end.
+    pub fn configure(&mut self, policy: DuplicatePublish, resume_window: Duration) {
+        self.policy = policy;
+        self.resume_window = resume_window;
+    }
+
     /// A session on `shard` wants to publish its stream.
     pub fn ask_publish(
         &mut self,

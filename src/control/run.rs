@@ -5,20 +5,23 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::admission::load::Usage;
 use crate::admission::settings::DuplicatePublish;
 use crate::admission::{Answer, AskId, Ban, Bans, Desk, Failure};
 use crate::control::endings::Endings;
 use crate::control::journal::Journal;
+use crate::control::load::{LoadDesk, Measure};
 use crate::control::mailbox::Outbox;
 use crate::control::model::Model;
 use crate::control::questions::{self, Questions, ToAsk, Ways};
 use crate::control::registry::{Action, OrderIds, Registry};
+use crate::control::reloads::Reloads;
 use crate::control::{COMMANDS_MAX, Command, Ending, Handle, Mailbox, Settings, Shared, View};
 use crate::event::{Bus, Event, ServerEvent, ServerWhat, Sink};
 use crate::hook::{Asks, Endpoint, Question};
 use crate::ledger::{Ledger, StoredBan};
 use crate::names::ShardId;
-use crate::session::{Reason, What};
+use crate::session::{CloseReason, Reason, What};
 use crate::shard::mail::{ToControl, ToShard};
 use crate::stdx::clock::WallAnchor;
 use crate::stream::{Settings as StreamSettings, relay};
@@ -42,6 +45,8 @@ pub struct Setup {
 
 /// What control works with besides the shards.
 pub struct Outside {
+    /// The rules that the desk obeys.
+    pub admission: Arc<crate::admission::Settings>,
     /// Decides who may.
     pub desk: Desk,
     /// The back ends that the desk's hooks stand for.
@@ -54,6 +59,26 @@ pub struct Outside {
     pub endpoints: Vec<Endpoint>,
     /// Who must not come back yet, from an earlier life; the shards know them already.
     pub bans: Bans,
+}
+
+#[cfg(test)]
+impl Outside {
+    /// A desk that says yes, no ledger, nobody to ask or tell.
+    pub fn alone() -> Self {
+        use crate::admission::{Access, Gate};
+        let settings = crate::admission::Settings { publish: Access::Open, ..crate::admission::Settings::default() };
+        let gate = Arc::new(Gate::new(&settings, &[]));
+        let desk = Desk::new(&settings, Vec::new(), gate, WallAnchor::now()).expect("the defaults can be obeyed");
+        Self {
+            admission: Arc::new(settings),
+            desk,
+            asks: None,
+            ledger: None,
+            sinks: Vec::new(),
+            endpoints: Vec::new(),
+            bans: Bans::default(),
+        }
+    }
 }
 
 /// The task behind the handles; [`run`](Self::run) it on control's runtime.
@@ -69,8 +94,10 @@ pub struct Control {
     answers: (mpsc::UnboundedSender<(AskId, Answer)>, mpsc::UnboundedReceiver<(AskId, Answer)>),
     journal: Journal,
     endings: Endings,
+    reloads: Reloads,
     orders: OrderIds,
     model: Model,
+    load: LoadDesk,
     /// Events happened in this turn.
     happened: bool,
     /// When the server must be down, once it is being stopped, and what happens then.
@@ -125,6 +152,8 @@ pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
     let shared = Arc::new(Shared {
         view: Mutex::new(view),
         bus: Mutex::new(Bus::new(settings.events_kept)),
+        admission: watch::Sender::new(outside.admission),
+        stale_keys: (Mutex::default(), Notify::new()),
         asks: outside.asks.clone(),
         endpoints: outside.endpoints,
         ledger: outside.ledger.as_ref().map(|(ledger, _)| ledger.clone()),
@@ -143,8 +172,10 @@ pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
         answers: mpsc::unbounded_channel(),
         journal: Journal::new(setup.wall, setup.started_at, outside.ledger, outside.sinks),
         endings: Endings::new(settings.order_timeout),
+        reloads: Reloads::new(settings.order_timeout),
         orders: OrderIds::default(),
         model: Model::new(settings, setup.started_at, setup.shards),
+        load: LoadDesk::new(setup.started_at, Box::new(|_| Usage::default())),
         happened: false,
         last_call: None,
         out: Vec::new(),
@@ -156,6 +187,13 @@ pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
 }
 
 impl Control {
+    /// Watches the load of the machine by what `measure` says. Without it nothing presses the server.
+    #[must_use]
+    pub fn watching(mut self, now: Instant, measure: Measure) -> Self {
+        self.load = LoadDesk::new(now, measure);
+        self
+    }
+
     /// Runs until every shard has stopped, which a drain or a stop brings about. Handles then answer
     /// [`Stopping`](crate::control::CommandError::Stopping).
     pub async fn run<M: Mailbox>(mut self, mut mailbox: M) {
@@ -168,6 +206,7 @@ impl Control {
             self.take_answers(now, &mut outbox, &mut mailbox);
             self.take_commands(now, &mut outbox, &mut mailbox);
             self.expire(now, &mut outbox, &mut mailbox);
+            self.watch_load(now, &mut outbox, &mut mailbox);
             self.end(now, &mut outbox, &mut mailbox);
             if sweep_at <= now {
                 let mut view = self.shared.view();
@@ -179,6 +218,7 @@ impl Control {
                 sweep_at = now + SWEEP_EVERY;
             }
             self.put_asks(now);
+            self.note_stale_keys();
             let told = self.journal.release(&mut self.shared.bus());
             let happened = std::mem::take(&mut self.happened);
             if happened {
@@ -196,7 +236,7 @@ impl Control {
                 tokio::task::yield_now().await;
                 continue;
             }
-            let mut wake_at = sweep_at;
+            let mut wake_at = sweep_at.min(self.load.next_due());
             if outbox.is_waiting() {
                 wake_at = wake_at.min(now + RETRY_EVERY);
             }
@@ -204,6 +244,7 @@ impl Control {
                 self.registry.next_due(),
                 self.endings.next_due(),
                 self.questions.next_due(),
+                self.reloads.next_due(),
                 self.last_call.map(|(at, _)| at),
             ];
             for due in dues.into_iter().flatten() {
@@ -237,6 +278,8 @@ impl Control {
         match mail {
             ToControl::Event(event) => self.event(now, event),
             ToControl::Ask { ticket, facts } => {
+                #[cfg(feature = "faults")]
+                fault(&facts.key);
                 let view = self.shared.view();
                 if view.draining {
                     self.out.push((from, ToShard::Verdict { ticket, verdict: questions::draining() }));
@@ -269,7 +312,7 @@ impl Control {
                 });
             }
             ToControl::Done { order, count } => {
-                if !self.registry.done(now, order) {
+                if !self.registry.done(now, order) && !self.reloads.done(order, count) {
                     let view = self.shared.view();
                     self.endings.done(now, order, count, &view, &mut self.orders, &mut self.out);
                 }
@@ -336,6 +379,15 @@ impl Control {
         }
     }
 
+    fn note_stale_keys(&mut self) {
+        let stale = self.questions.take_stale_keys();
+        if !stale.is_empty() {
+            let (rules, rung) = &self.shared.stale_keys;
+            rules.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(stale);
+            rung.notify_waiters();
+        }
+    }
+
     fn take_commands<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) {
         while let Ok(command) = self.commands.try_recv() {
             self.command(now, command, outbox, mailbox);
@@ -354,7 +406,20 @@ impl Control {
                 let view = self.shared.view();
                 self.endings.ban(now, &view, &shards, ban, reply, &mut self.orders, &mut self.out);
             }
+            Command::KeySet { rule, text, reply } => {
+                let _ = reply.send(self.questions.set_jwks(rule, &text));
+            }
             Command::Ready { at } => self.event(at, Event::Server(ServerEvent { at, what: ServerWhat::Ready })),
+            Command::Configure { rules, reply } => {
+                self.stream = rules.streams.clone();
+                self.questions.configure(&rules.admission, Arc::clone(&rules.gate));
+                self.shared.admission.send_replace(Arc::new(rules.admission.clone()));
+                self.registry.configure(rules.admission.duplicate_publish, rules.streams.resume_window);
+                let shards: Vec<_> = outbox.running().collect();
+                let generation = self.shared.view().reload_applied();
+                self.reloads.begin(now, generation, &shards, &rules, reply, &mut self.orders, &mut self.out);
+            }
+            Command::ReloadRefused => self.shared.view().reloads_refused += 1,
             Command::Unban { whom, reply } => {
                 for shard in outbox.running() {
                     self.out.push((shard, ToShard::Unban(whom.clone())));
@@ -381,11 +446,37 @@ impl Control {
 
     fn expire<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) {
         self.registry.expire(now);
+        self.reloads.expire(now);
         {
             let view = self.shared.view();
             let (questions, mut ways) = split!(self);
             questions.expire(now, &view, &mut ways);
             self.endings.expire(now, &view, &mut self.orders, &mut self.out);
+        }
+        self.carry_out(outbox, mailbox);
+    }
+
+    /// Looks at the load: tells the shards, lets viewers go where it must.
+    fn watch_load<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) {
+        let step = {
+            let mut view = self.shared.view();
+            for took in self.endings.take_times() {
+                view.times.kick.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+            }
+            let step = self.load.step(now, &mut view);
+            let shard_of = |id: &_| view.sessions.get(id).map(|row| row.facts.shard);
+            for id in &step.shed {
+                let Some(shard) = shard_of(id) else { continue };
+                let (order, reason) = (self.orders.take(), CloseReason::with(Reason::Overload, "shed"));
+                self.out.push((shard, ToShard::Close { order, sessions: vec![*id], reason }));
+            }
+            step
+        };
+        if let Some(load) = step.told {
+            self.out.extend(outbox.running().map(|shard| (shard, ToShard::Load(load))));
+        }
+        if let Some(state) = step.entered {
+            self.event(now, Event::Server(ServerEvent { at: now, what: ServerWhat::Load(state) }));
         }
         self.carry_out(outbox, mailbox);
     }
@@ -480,6 +571,14 @@ impl Control {
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast from float saturates")]
 fn whole_bps(rate: f64) -> u64 {
     rate as u64
+}
+
+/// The slowness that the tests ask for by name: all of control stands still for a while, as it would behind a slow disk.
+#[cfg(feature = "faults")]
+fn fault(key: &crate::names::StreamKey) {
+    if key.stream() == "fault-slow-control" {
+        std::thread::sleep(Duration::from_secs(1));
+    }
 }
 
 /// Control is the one room above the API that reads the clock, here.

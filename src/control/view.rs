@@ -6,12 +6,14 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::admission::{Bans, Counts};
+use crate::admission::load::Pressure;
+use crate::admission::{Bans, Counts, Load};
 use crate::control::Filter;
 use crate::names::{Kind, Protocol, SessionId, ShardId, StreamKey};
 use crate::session::{CloseReason, Counters, Facts, State};
 use crate::shard::mail::ShardLoad;
 use crate::stdx::clock::WallAnchor;
+use crate::stdx::histogram::Histogram;
 use crate::stream::StreamSample;
 
 /// One session, running or finished.
@@ -126,6 +128,27 @@ pub struct View {
     pub bans: Bans,
     /// What was decided about those who asked, a moment ago.
     pub decisions: Counts,
+    /// Which configuration is in force: 1 is that of the start, and each reload that takes effect makes the next.
+    pub config_generation: u64,
+    /// Reloads that were refused because something was wrong with the configuration.
+    pub reloads_refused: u64,
+    /// How hard pressed the server is.
+    pub load: Load,
+    /// What that comes from.
+    pub pressure: Pressure,
+    /// Histograms.
+    pub times: Times,
+}
+
+/// What was measured of sessions, since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// From a player's first contact to its first media, in microseconds.
+    pub first_media: Histogram<10>,
+    /// From an order to end sessions to its completion on every shard, in microseconds.
+    pub kick: Histogram<7>,
+    /// Bytes that waited for a player, at each report of its shard in which its numbers changed.
+    pub queue: Histogram<10>,
 }
 
 /// A shard that has not reported for so long is not healthy (`robustness.md` §10.3).
@@ -149,7 +172,18 @@ impl View {
             publish_replaced: 0,
             bans: Bans::default(),
             decisions: Counts::default(),
+            config_generation: 1,
+            reloads_refused: 0,
+            load: Load::default(),
+            pressure: Pressure::default(),
+            times: Times::default(),
         }
+    }
+
+    /// Another configuration is in force: counts it, and tells its generation.
+    pub fn reload_applied(&mut self) -> u64 {
+        self.config_generation += 1;
+        self.config_generation
     }
 
     /// True while every shard has reported within two seconds (or the server is younger than that).

@@ -8,6 +8,7 @@ pub use sink::{Encode, Encoded, Sink, SinkFilter, Weight, event_id};
 
 use std::time::Instant;
 
+use crate::admission::LoadState;
 use crate::names::{Kind, Protocol, SessionId, ShardId, StreamKey};
 use crate::session::{Change, CloseReason, What};
 
@@ -51,6 +52,7 @@ impl Event {
             Self::Server(event) => match event.what {
                 ServerWhat::Ready => "server.ready",
                 ServerWhat::Draining => "server.draining",
+                ServerWhat::Load(_) => "server.load_state",
             },
         }
     }
@@ -147,6 +149,8 @@ pub enum ServerWhat {
     Ready,
     /// The server stops taking sessions and ends those it has.
     Draining,
+    /// It is harder pressed than before, or less.
+    Load(LoadState),
 }
 
 #[cfg(test)]
@@ -177,6 +181,7 @@ mod tests {
             (attempt, "attempt", None, false),
             (server(ServerWhat::Ready), "server.ready", None, false),
             (server(ServerWhat::Draining), "server.draining", None, false),
+            (server(ServerWhat::Load(LoadState::Red)), "server.load_state", None, false),
         ] {
             assert_eq!(event.name(), name);
             assert_eq!(event.at(), at, "{name}");

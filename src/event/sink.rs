@@ -5,6 +5,7 @@ use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::admission::AppPattern;
 use crate::event::{Event, StreamWhat};
 use crate::names::Kind;
 use crate::session::What;
@@ -143,7 +144,7 @@ pub fn event_id(event: &Event, start: &str, number: u64) -> String {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SinkFilter {
     events: Vec<&'static str>,
-    apps: Vec<Box<str>>,
+    apps: Vec<AppPattern>,
     kinds: Vec<Kind>,
 }
 
@@ -157,7 +158,7 @@ impl SinkFilter {
     ///
     /// # Errors
     /// The first pattern that fits no event.
-    pub fn new<T: AsRef<str>>(events: &[T], apps: &[T], kinds: &[Kind]) -> Result<Self, UnknownEvent> {
+    pub fn new<T: AsRef<str>>(events: &[T], apps: &[AppPattern], kinds: &[Kind]) -> Result<Self, UnknownEvent> {
         let mut names = Vec::new();
         for pattern in events {
             let pattern = pattern.as_ref();
@@ -169,7 +170,7 @@ impl SinkFilter {
         }
         names.sort_unstable();
         names.dedup();
-        Ok(Self { events: names, apps: apps.iter().map(|app| app.as_ref().into()).collect(), kinds: kinds.to_vec() })
+        Ok(Self { events: names, apps: apps.to_vec(), kinds: kinds.to_vec() })
     }
 
     /// Whether the sink wants to hear of it.
@@ -180,9 +181,9 @@ impl SinkFilter {
             Event::Attempt(attempt) => attempt.kind,
             Event::Stream(_) | Event::Server(_) => None,
         };
-        let app = event.stream_key().map(crate::names::StreamKey::app);
         (self.events.is_empty() || self.events.contains(&event.name()))
-            && (self.apps.is_empty() || app.is_some_and(|app| self.apps.iter().any(|wanted| **wanted == *app)))
+            && (self.apps.is_empty()
+                || event.stream_key().is_some_and(|key| self.apps.iter().any(|app| app.matches(key))))
             && (self.kinds.is_empty() || kind.is_some_and(|kind| self.kinds.contains(&kind)))
     }
 }
@@ -267,7 +268,7 @@ mod tests {
 
     #[test]
     fn apps_and_kinds_leave_out_what_has_none() {
-        let filter = SinkFilter::new(&[], &["live"], &[]).unwrap();
+        let filter = SinkFilter::new::<&str>(&[], &[AppPattern::parse("live").unwrap()], &[]).unwrap();
         assert!(filter.matches(&session(Kind::Play, "live", 1, What::Opened)));
         assert!(filter.matches(&stream("live", StreamWhat::Offline)));
         for other in

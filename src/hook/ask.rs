@@ -102,6 +102,16 @@ impl Asks {
         answer
     }
 
+    /// Signs with the secrets of other settings from now on: those of the back end of the same name. One that is not
+    /// there keeps its own.
+    pub fn sign_with(&self, settings: &Settings) {
+        for asked in &self.0.back_ends {
+            if let Some(ask) = settings.ask.iter().find(|ask| *ask.name == *asked.name) {
+                asked.back_end.sign_with(&ask.secrets);
+            }
+        }
+    }
+
     /// What is known of each back end, in the order of the configuration.
     #[must_use]
     pub fn status(&self) -> Vec<Status> {

@@ -1,6 +1,7 @@
 //! One back end: its address, its connections, its secrets. What is sent is signed, what comes back is bounded.
 
 use std::error::Error as _;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -36,7 +37,8 @@ pub enum StartError {
 pub(crate) struct BackEnd {
     client: Client,
     url: Url,
-    signer: Signer,
+    /// Replaced when the secrets are.
+    signer: Mutex<Signer>,
     headers_max: usize,
     body_max: usize,
 }
@@ -65,26 +67,10 @@ impl BackEnd {
         private: bool,
     ) -> Result<Self, StartError> {
         let url = Url::parse(url).map_err(|_| StartError::Url(name.to_owned()))?;
-        let resolver = Resolver::new(System, settings.connect_timeout / 2, private);
-        // No cookies, no compression, no HTTP/2 and no proxies of the environment are compiled in or switched on.
-        let client = Client::builder()
-            .user_agent(concat!("sluicegate/", env!("CARGO_PKG_VERSION")))
-            .http1_only()
-            .http1_max_headers(HEADERS_MAX)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .referer(false)
-            .connect_timeout(settings.connect_timeout)
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(settings.concurrency)
-            .tcp_nodelay(true)
-            .dns_resolver(resolver)
-            .build()
-            .map_err(|error| StartError::Client(sentence(&error)))?;
+        let client = client(settings, private)?;
         let bytes = |most: u64| usize::try_from(most).unwrap_or(usize::MAX);
         let (headers_max, body_max) = (bytes(settings.response_headers), bytes(settings.response_body));
-        Ok(Self { client, url, signer: Signer::new(secrets), headers_max, body_max })
+        Ok(Self { client, url, signer: Mutex::new(Signer::new(secrets)), headers_max, body_max })
     }
 
     /// Sends one request and reads the response to its end. The caller sets the deadline: dropping this closes the
@@ -139,6 +125,11 @@ impl BackEnd {
         request.send().await.map_err(|error| failure(&error))
     }
 
+    /// Signs with other secrets from now on.
+    pub(crate) fn sign_with(&self, secrets: &[Secret]) {
+        *self.signer.lock().unwrap_or_else(PoisonError::into_inner) = Signer::new(secrets);
+    }
+
     fn headers(&self, event_id: &str, body: &[u8]) -> HeaderMap {
         // Receivers compare the time with theirs: it is the wall clock's, also when that was set since the start.
         let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -146,7 +137,8 @@ impl BackEnd {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(TIMESTAMP, HeaderValue::from(timestamp));
-        let signed = self.signer.sign(timestamp, event_id, body);
+        let secrets = self.signer.lock().unwrap_or_else(PoisonError::into_inner);
+        let signed = secrets.sign(timestamp, event_id, body);
         let values = [
             (EVENT_ID, Some(event_id)),
             (SIGNATURE, signed.as_ref().map(|(signature, _)| signature.as_str())),
@@ -162,6 +154,28 @@ impl BackEnd {
     }
 }
 
+/// A client with connections of its own: no redirects, no proxies, nothing remembered, addresses checked after they were
+/// looked up.
+pub(crate) fn client(settings: &Settings, private: bool) -> Result<Client, StartError> {
+    let resolver = Resolver::new(System, settings.connect_timeout / 2, private);
+    // No cookies, no compression, no HTTP/2 and no proxies of the environment are compiled in or switched on.
+    Client::builder()
+        .user_agent(concat!("sluicegate/", env!("CARGO_PKG_VERSION")))
+        .http1_only()
+        .http1_max_headers(HEADERS_MAX)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .referer(false)
+        .connect_timeout(settings.connect_timeout)
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(settings.concurrency)
+        .tcp_nodelay(true)
+        .dns_resolver(resolver)
+        .build()
+        .map_err(|error| StartError::Client(sentence(&error)))
+}
+
 /// How long the back end asks to be left alone, in whole seconds; a date is not worth a parser.
 fn retry_after(status: u16, headers: &HeaderMap) -> Option<Duration> {
     if !matches!(status, 429 | 503) {
@@ -172,7 +186,7 @@ fn retry_after(status: u16, headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// What a client's error means.
-fn failure(error: &reqwest::Error) -> Failure {
+pub(crate) fn failure(error: &reqwest::Error) -> Failure {
     if error.is_connect() {
         return Failure::Connect;
     }
@@ -185,9 +199,17 @@ fn failure(error: &reqwest::Error) -> Failure {
             if http.is_parse() {
                 return Failure::Malformed("http");
             }
-            if http.is_incomplete_message() || http.is_body_write_aborted() {
+            if http.is_incomplete_message() {
                 return Failure::Malformed("truncated");
             }
+        }
+        // What is wrong with a body comes as an error of reading.
+        match inner.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+            Some(std::io::ErrorKind::UnexpectedEof) => return Failure::Malformed("truncated"),
+            Some(std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData) => {
+                return Failure::Malformed("http");
+            }
+            _ => {}
         }
         cause = inner.source();
     }

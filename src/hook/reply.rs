@@ -163,8 +163,8 @@ impl<'de> Visitor<'de> for Top<'_> {
             match key.as_str() {
                 "allow" => document.allow = Some(map.next_value_seed(Any(Flag(broken)))?),
                 "user" => {
-                    terms.user =
-                        optional(&mut map, Text(broken, "user"))?.map(|text| user(broken, text)).transpose()?.flatten()
+                    let text = optional(&mut map, Text(broken, "user"))?;
+                    terms.user = text.map(|text| user(broken, text)).transpose()?.flatten();
                 }
                 "labels" => terms.labels = optional(&mut map, LabelsOf(broken))?.unwrap_or_default(),
                 "app" => terms.app = name(&mut map, broken, "app", Name::app)?,

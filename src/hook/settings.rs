@@ -6,8 +6,9 @@ use std::time::Duration;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
+use crate::admission::AppPattern;
 use crate::event::SinkFilter;
-use crate::names::{Kind, Name};
+use crate::names::Kind;
 use crate::stdx::units::{self, Secret};
 
 /// `[hook]`: the calls that we make, to ask and to tell.
@@ -35,10 +36,6 @@ pub struct Settings {
     /// Questions that wait for one back end, and events of one receiver that are held in memory; what does not fit is
     /// a failure there, and stays on disk here.
     pub queue: usize,
-    /// What is still to be told may take so much disk. When it is full, periodic updates go first, then the oldest that
-    /// is neither start nor stop.
-    #[serde(with = "units::bytes")]
-    pub spool_bytes: u64,
     /// Events a second told to one receiver, so that one that comes back after an hour is not run over.
     pub tell_rate: u32,
     /// Whom to ask, the first that is responsible.
@@ -57,7 +54,6 @@ impl Default for Settings {
             response_body: 64 << 10,
             concurrency: 64,
             queue: 10_000,
-            spool_bytes: 256 << 20,
             tell_rate: 2_000,
             ask: Vec::new(),
             tell: Vec::new(),
@@ -75,7 +71,7 @@ pub struct Ask {
     pub url: String,
     /// The apps that it decides for; none means all.
     #[serde(default)]
-    pub apps: Vec<String>,
+    pub apps: Vec<AppPattern>,
     /// The kinds that it decides for: `publish`, `play`.
     #[serde(default = "newcomers")]
     pub kinds: Vec<Kind>,
@@ -88,6 +84,9 @@ pub struct Ask {
     /// Remembered answers count for publishers too, also while the back end fails.
     #[serde(default)]
     pub cache_publish: bool,
+    /// A remembered answer counts for one address only; else for whoever comes with the same query.
+    #[serde(default = "yes")]
+    pub cache_by_address: bool,
     /// How long past its time a remembered yes still counts while the back end fails.
     #[serde(default = "a_minute", with = "units::duration")]
     pub stale_if_error: Duration,
@@ -128,7 +127,7 @@ pub struct Tell {
     pub events: Vec<String>,
     /// Only of these apps; none means all.
     #[serde(default)]
-    pub apps: Vec<String>,
+    pub apps: Vec<AppPattern>,
     /// Only of sessions of these kinds; none means all.
     #[serde(default)]
     pub kinds: Vec<Kind>,
@@ -211,7 +210,6 @@ impl Settings {
             check_name(&ask.name, field("name"), &mut names)?;
             check_url(&ask.url, field("url"))?;
             check_secrets(&ask.secrets, &field("secrets"))?;
-            check_apps(&ask.apps, field("apps"))?;
             if ask.kinds.is_empty() || ask.kinds.iter().any(|kind| !newcomers().contains(kind)) {
                 return wrong(field("kinds"), "only publishers and players are asked for".into());
             }
@@ -225,7 +223,6 @@ impl Settings {
             check_name(&tell.name, field("name"), &mut names)?;
             check_url(&tell.url, field("url"))?;
             check_secrets(&tell.secrets, &field("secrets"))?;
-            check_apps(&tell.apps, field("apps"))?;
             if let Err(error) = tell.filter() {
                 return wrong(field("events"), error.to_string());
             }
@@ -291,13 +288,6 @@ fn check_secrets(secrets: &[Secret], field: &str) -> Result<(), SettingsError> {
     Ok(())
 }
 
-fn check_apps(apps: &[String], field: String) -> Result<(), SettingsError> {
-    match apps.iter().find_map(|app| Name::app(app).err().map(|error| (app, error))) {
-        Some((app, error)) => wrong(field, format!("`{}` is no app: {error}", app.escape_debug())),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -327,9 +317,12 @@ mod tests {
             at: std::time::Instant::now(),
             reason: crate::session::Reason::Banned.into(),
         })));
-        for text in
-            ["[[ask]]\nname = \"a\"", "[[tell]]\nurl = \"http://a/\"", "[[tell]]\nname=\"a\"\nurl=\"http://a/\"\nx=1"]
-        {
+        for text in [
+            "[[ask]]\nname = \"a\"",
+            "[[tell]]\nurl = \"http://a/\"",
+            "[[tell]]\nname=\"a\"\nurl=\"http://a/\"\nx=1",
+            "[[ask]]\nname=\"a\"\nurl=\"http://a/\"\napps=[\"a//b\"]",
+        ] {
             assert!(toml::from_str::<Settings>(text).is_err(), "{text}");
         }
     }
@@ -349,7 +342,6 @@ mod tests {
             (format!("[[ask]]\n{good}secrets = [\"aaaaaaaaaaaaaaaaaaaaaaaaaaaa\"]"), "hook.ask[0].secrets[0]"),
             (format!("[[ask]]\n{good}secrets = [\"{SECRET}\", \"{SECRET}\"]"), "hook.ask[0].secrets[1]"),
             (format!("[[ask]]\n{good}secrets = [\"{SECRET}1\", \"{SECRET}2\", \"{SECRET}3\"]"), "hook.ask[0].secrets"),
-            (format!("[[ask]]\n{good}apps = [\"a//b\"]"), "hook.ask[0].apps"),
             (format!("[[ask]]\n{good}kinds = [\"push\"]"), "hook.ask[0].kinds"),
             (format!("[[ask]]\n{good}kinds = []"), "hook.ask[0].kinds"),
             (format!("[[ask]]\n{good}recheck_every = \"10ms\""), "hook.ask[0].recheck_every"),

@@ -90,11 +90,11 @@ mod tests {
     #[test]
     fn everything_that_is_signed_counts() {
         let signer = Signer::new(&[Secret::new("secret".into())]);
-        let signed: std::collections::HashSet<String> =
+        let all: std::collections::HashSet<String> =
             [(1, "a", "b"), (2, "a", "b"), (1, "c", "b"), (1, "a", "c"), (1, "a.b", "")]
                 .map(|(time, id, body)| signer.sign(time, id, body.as_bytes()).unwrap().0)
                 .into_iter()
                 .collect();
-        assert_eq!(signed.len(), 5);
+        assert_eq!(all.len(), 5);
     }
 }

@@ -31,7 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// before one with a lower id has**, or the latter would not be told in this life of the server. Parcels that are said to
 /// be done may show for a while yet.
 pub trait Spool: Send + Sync + 'static {
-    /// At most `limit` parcels with ids above `after`; none when there are none, or when they cannot be read just now.
+    /// At most `limit` parcels with ids above `after`, and fewer when they are large; none only when there are none, or when
+    /// they cannot be read just now.
     fn page(&self, after: i64, limit: usize) -> impl Future<Output = Vec<Parcel>> + Send;
 
     /// These have been heard, or never will be; they may go. Does not wait.
@@ -91,6 +92,13 @@ impl Endpoint {
         &self.0.name
     }
 
+    /// Signs with the secrets of other settings from now on, if the receiver is among them.
+    pub fn sign_with(&self, settings: &Settings) {
+        if let Some(tell) = settings.tell.iter().find(|tell| *tell.name == *self.0.name) {
+            self.0.back_end.sign_with(&tell.secrets);
+        }
+    }
+
     /// What is known of it.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -148,12 +156,11 @@ impl Endpoint {
             };
             (before, now.breaker)
         });
-        match (before, after) {
-            (BreakerState::Closed, BreakerState::Open) => warn!(hook = self.name(), "hook_fails"),
-            (BreakerState::Open | BreakerState::HalfOpen, BreakerState::Closed) => {
-                warn!(hook = self.name(), "hook_back")
-            }
-            _ => {}
+        let shut = |state| state != BreakerState::Closed;
+        if shut(after) && !shut(before) {
+            warn!(hook = self.name(), "hook_fails");
+        } else if shut(before) && !shut(after) {
+            warn!(hook = self.name(), "hook_back");
         }
     }
 
@@ -176,7 +183,7 @@ pub async fn tell<S: Spool>(endpoint: Endpoint, spool: S, mut wake: watch::Recei
         if more && teller.room() > 0 {
             let limit = teller.room().min(PAGE);
             let page = spool.page(teller.cursor(), limit).await;
-            more = page.len() >= limit;
+            more = !page.is_empty();
             teller.handle_page(page);
         }
         while let Some(request) = teller.poll_request(now()) {

@@ -4,5 +4,7 @@
 //! descriptor without blocking, because glommio's own vectored write sends only the first slice.
 
 pub mod doorbell;
+pub mod memory;
 pub mod probe;
+pub mod ring;
 pub mod tcp;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crate::config::check::{Unit, show};
 use crate::config::{Config, Loaded, Origin};
+use crate::io::memory::Bound;
 use crate::io::probe::{self, Plan, Resource};
 use crate::launch::Exit;
 
@@ -99,6 +100,9 @@ pub fn machine(config: &Config) -> Vec<Finding> {
     let (level, text) = backlog(config);
     say(level, "backlog", text);
     say(Level::Fine, "memory", memory(config, shards));
+    let bound = Bound::find(config.shard.memory_max);
+    let (level, text) = memory_limit(bound.limit_bytes, bound.used_bytes());
+    say(level, "memory limit", text);
     findings
 }
 
@@ -239,6 +243,17 @@ fn memory(config: &Config, shards: usize) -> String {
     )
 }
 
+/// What the load states are measured by. A control group that is half full before the start leaves little.
+fn memory_limit(limit: u64, used: u64) -> (Level, String) {
+    let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+    let text = format!(
+        "{} before load is shed (shard.memory_max, the control group's limit or 80% of the machine), {} in use",
+        mib(limit),
+        mib(used)
+    );
+    (if used > limit / 2 { Level::Doubtful } else { Level::Fine }, text)
+}
+
 fn unlimited_or(count: u64, unit: Unit) -> String {
     if count == u64::MAX { "unlimited".into() } else { show(unit, count) }
 }
@@ -269,6 +284,14 @@ mod tests {
         assert_eq!(connections_max(&config, u64::MAX), u64::MAX / 5 * 4);
         config.shard.connections_max = 7;
         assert_eq!(connections_max(&config, 20_000), 7);
+    }
+
+    #[test]
+    fn limits_memory_that_is_half_gone_before_the_start_is_doubtful() {
+        assert_eq!(memory_limit(1_000 << 20, 500 << 20).0, Level::Fine);
+        let (level, text) = memory_limit(1_000 << 20, 501 << 20);
+        assert_eq!(level, Level::Doubtful);
+        assert!(text.contains("1000 MiB") && text.contains("501 MiB"), "{text}");
     }
 
     #[test]

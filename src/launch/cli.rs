@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::api::native::history;
 use crate::config::log::Format;
 use crate::config::{Loaded, Overrides, Refused, Severity};
 use crate::launch::client::Client;
-use crate::launch::{Exit, check, demo, kick, ledger, run, sessions};
+use crate::launch::ledger::LedgerCommand;
+use crate::launch::{Exit, check, demo, kick, ledger, order, run, sessions};
 use crate::stdx::units::{Secret, parse_duration};
 
 /// The file that is used when none is named and it exists.
 pub const DEFAULT_FILE: &str = "sluicegate.toml";
-/// The environment variable that holds the API token for `sessions` and `kick`.
+/// The environment variable that holds the API token for the commands that speak to a running server.
 pub const TOKEN_VARIABLE: &str = "SLUICEGATE_TOKEN";
 
 /// Live-streaming edge with exact session accounting and control.
@@ -45,69 +45,15 @@ enum Command {
     Sessions(SessionsArgs),
     /// End sessions of a running server.
     Kick(KickArgs),
-    /// Read what the ledger has on record.
+    /// Look at the files of a ledger.
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// Have a running server read its configuration again.
+    Reload(ApiArgs),
+    /// Have a running server take no new sessions, end those that run, and exit.
+    Drain(DrainArgs),
     /// Print the version.
     Version,
-}
-
-#[derive(Debug, Subcommand)]
-enum LedgerCommand {
-    /// Write sessions to standard output, the newest first. Works beside a running server and without one.
-    Export(ExportArgs),
-}
-
-#[derive(Debug, Args)]
-struct ExportArgs {
-    /// The ledger's folder [default: `ledger.directory` of the configuration].
-    #[arg(long, value_name = "FOLDER")]
-    directory: Option<PathBuf>,
-    /// The configuration file [default: ./sluicegate.toml if it exists].
-    #[arg(short, long, value_name = "FILE", conflicts_with = "directory")]
-    config: Option<PathBuf>,
-    /// How lines are written.
-    #[arg(long, value_name = "FORMAT", default_value = "ndjson")]
-    format: ExportFormat,
-    /// Only sessions that were there at this time or later, as 2026-11-20 or 2026-11-20T17:30:00Z.
-    #[arg(long, value_name = "TIME")]
-    from: Option<String>,
-    /// Only sessions that were there before this time.
-    #[arg(long, value_name = "TIME")]
-    to: Option<String>,
-    /// Why they ended, as kicked.
-    #[arg(long)]
-    reason: Option<String>,
-    /// publish, play, ingest or push; commas mean "or", here and below.
-    #[arg(long)]
-    kind: Option<String>,
-    /// How they were carried: rtmp.
-    #[arg(long)]
-    protocol: Option<String>,
-    /// The virtual host.
-    #[arg(long)]
-    vhost: Option<String>,
-    /// The application.
-    #[arg(long)]
-    app: Option<String>,
-    /// The stream: its name, app/stream, or vhost/app/stream.
-    #[arg(long)]
-    stream: Option<String>,
-    /// The user.
-    #[arg(long)]
-    user: Option<String>,
-    /// The peer: an address, address:port, or a block as 10.0.0.0/8.
-    #[arg(long)]
-    remote: Option<String>,
-    /// open or closed.
-    #[arg(long)]
-    state: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ExportFormat {
-    Ndjson,
-    Csv,
 }
 
 #[derive(Debug, Default, Args)]
@@ -228,6 +174,19 @@ struct KickArgs {
     api: ApiArgs,
 }
 
+#[derive(Debug, Args)]
+struct DrainArgs {
+    /// Over how long the goodbyes are spread, as "30s" or "10m"; at most a day [default: 30s].
+    #[arg(long, value_name = "TIME", value_parser = drain_time)]
+    over: Option<String>,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+fn drain_time(text: &str) -> Result<String, String> {
+    parse_duration(text).map(|_| text.to_owned())
+}
+
 fn ban_time(text: &str) -> Result<String, String> {
     match parse_duration(text)? {
         Duration::ZERO => Err("a ban of no time bans nobody".into()),
@@ -276,41 +235,6 @@ impl FilterArgs {
     }
 }
 
-impl ExportArgs {
-    /// Which folder, which sessions, which format.
-    fn export(self) -> Result<ledger::Export, Exit> {
-        let directory = if let Some(directory) = self.directory {
-            directory
-        } else {
-            let loaded = load(&ServerArgs { config: self.config, ..ServerArgs::default() })?;
-            PathBuf::from(loaded.config.ledger.directory)
-        };
-        if directory.as_os_str().is_empty() {
-            eprintln!("sluicegate: `ledger.directory` is not set; name the ledger's folder with --directory");
-            return Err(Exit::Configuration);
-        }
-        let fields = [
-            ("from", self.from),
-            ("to", self.to),
-            ("reason", self.reason),
-            ("kind", self.kind),
-            ("protocol", self.protocol),
-            ("vhost", self.vhost),
-            ("app", self.app),
-            ("stream", self.stream),
-            ("user", self.user),
-            ("remote", self.remote),
-            ("state", self.state),
-        ];
-        let filters = fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-        let format = match self.format {
-            ExportFormat::Ndjson => history::export::Format::Ndjson,
-            ExportFormat::Csv => history::export::Format::Csv,
-        };
-        Ok(ledger::Export { directory, filters, format })
-    }
-}
-
 /// Does what the process's arguments say.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -326,7 +250,7 @@ fn execute(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     match cli.command.unwrap_or(Command::Run(cli.run)) {
-        Command::Run(args) => load(&args).map_or_else(|exit| exit, run::run),
+        Command::Run(args) => load(&args).map_or_else(|exit| exit, |loaded| run::run(loaded, args.strict)),
         Command::Check(args) => load(&args).map_or_else(|exit| exit, |loaded| check::check(&loaded)),
         Command::Demo(args) => demo::demo(&args.overrides.overrides(), args.seconds.map(Duration::from_secs)),
         Command::Sessions(args) => args.api.client().map_or_else(
@@ -346,8 +270,10 @@ fn execute(arguments: impl IntoIterator<Item = OsString>) -> Exit {
                 wait(kick::kick(&client, &what))
             },
         ),
-        Command::Ledger(LedgerCommand::Export(args)) => {
-            args.export().map_or_else(|exit| exit, |what| ledger::export(&what))
+        Command::Ledger(command) => ledger::ledger(&command),
+        Command::Reload(api) => api.client().map_or_else(|exit| exit, |client| wait(order::reload(&client))),
+        Command::Drain(args) => {
+            args.api.client().map_or_else(|exit| exit, |client| wait(order::drain(&client, args.over.as_deref())))
         }
         Command::Version => {
             println!("sluicegate {}", env!("CARGO_PKG_VERSION"));
@@ -432,19 +358,8 @@ mod tests {
         assert!(parse("sluicegate kick abc --app live").is_err());
         assert!(parse("sluicegate kick abc --ban-for 30").is_err(), "a time without a unit");
         assert!(parse("sluicegate kick abc --ban-for 0s").is_err());
-    }
-
-    #[test]
-    fn an_export_takes_the_filters_of_the_history() {
-        let line = "sluicegate ledger export --directory ledger --user ann --from 2026-11-20 --format csv";
-        let Some(Command::Ledger(LedgerCommand::Export(args))) = parse(line).unwrap().command else {
-            panic!("not an export")
-        };
-        let what = args.export().unwrap();
-        assert_eq!(what.filters, [("from", "2026-11-20".to_owned()), ("user", "ann".to_owned())]);
-        assert_eq!((what.directory, what.format), (PathBuf::from("ledger"), history::export::Format::Csv));
-        assert!(parse("sluicegate ledger export --format xlsx").is_err());
-        assert!(parse("sluicegate ledger").is_err());
+        assert!(matches!(parse("sluicegate drain --over 10m").unwrap().command, Some(Command::Drain(_))));
+        assert!(parse("sluicegate drain --over 10").is_err(), "a time without a unit");
     }
 
     #[test]

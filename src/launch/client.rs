@@ -1,4 +1,4 @@
-//! A client of a running server's API, for `sessions`, `kick` and `demo`.
+//! A client of a running server's API, for the commands and the demo.
 
 use std::fmt;
 use std::time::Duration;
@@ -92,6 +92,30 @@ pub struct Closed {
     pub already_closed: bool,
     /// Bans made.
     pub banned: usize,
+}
+
+/// What came of a reload.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Reloaded {
+    /// Which configuration is in force.
+    pub generation: u64,
+    /// Keys that have another value now.
+    pub changed: Vec<String>,
+    /// Keys that take effect at a restart.
+    pub pending: Vec<String>,
+    /// What is doubtful.
+    pub warnings: Vec<String>,
+    /// Sessions that were ended.
+    pub closed: usize,
+}
+
+/// A drain has begun.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Draining {
+    /// Over how long.
+    pub over_ms: u64,
 }
 
 #[derive(Deserialize)]
@@ -257,6 +281,24 @@ impl Client {
             body.insert("confirm".into(), "all".into());
         }
         self.ask(self.http.request(Method::POST, self.url("/v1/sessions/terminate")).json(&body)).await
+    }
+
+    /// Has the server read its configuration again.
+    ///
+    /// # Errors
+    /// Why there is no answer; a configuration that is wrong is `Refused` with 422.
+    pub async fn reload(&self) -> Result<Reloaded, ClientError> {
+        self.ask(self.http.request(Method::POST, self.url("/v1/reload"))).await
+    }
+
+    /// Begins a drain.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn drain(&self, over: Option<&str>) -> Result<Draining, ClientError> {
+        let mut body = serde_json::Map::new();
+        body.extend(over.map(|time| ("over".to_owned(), time.into())));
+        self.ask(self.http.request(Method::POST, self.url("/v1/drain")).json(&body)).await
     }
 
     fn url(&self, path: &str) -> Url {

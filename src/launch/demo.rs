@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Overrides, load};
 use crate::launch::client::{Client, Session};
+use crate::launch::reload::Reloader;
 use crate::launch::run::{Patience, banner, start, until_ended};
 use crate::launch::{Exit, table};
 use crate::media::flv::FlvReader;
@@ -35,8 +36,8 @@ pub fn demo(overrides: &Overrides, time: Option<Duration>) -> Exit {
     let mut overrides = overrides.clone();
     // The table owns the terminal; what goes wrong still speaks.
     overrides.log_level.get_or_insert_with(|| "warn".into());
-    let config = match load(None, &overrides, &|_| None) {
-        Ok(loaded) => loaded.config,
+    let loaded = match load(None, &overrides, &|_| None) {
+        Ok(loaded) => loaded,
         Err(refused) => {
             eprintln!("{refused}");
             return Exit::Configuration;
@@ -49,7 +50,9 @@ pub fn demo(overrides: &Overrides, time: Option<Duration>) -> Exit {
             return Exit::Internal;
         }
     };
-    let (_log, running) = match start(&config) {
+    let reloader = Reloader::new(&loaded, false);
+    let config = loaded.config;
+    let (log, running) = match start(&config) {
         Ok(started) => started,
         Err(exit) => return exit,
     };
@@ -83,7 +86,7 @@ pub fn demo(overrides: &Overrides, time: Option<Duration>) -> Exit {
                 None => show(&client, &banner).await,
             }
         };
-        until_ended(running, Patience::new(config.shard.drain_timeout), shown).await
+        until_ended(running, reloader, Some(&log), Patience::default(), shown).await
     });
     peers.stop();
     exit

@@ -1,128 +1,167 @@
-//! `sluicegate ledger`: the ledger's files without a server, or beside a running one. Nothing here writes to them.
+//! `sluicegate ledger`: looks at the files of a ledger, whether its server runs or not.
 
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use crate::api::Problem;
-use crate::api::native::history::ask;
-use crate::api::native::history::export::{Format, batch};
-use crate::api::query::Params;
+use clap::{Args, Subcommand};
+
+use crate::config::Overrides;
 use crate::launch::Exit;
-use crate::ledger::Files;
-use crate::ledger::history::{Filter, Reader};
+use crate::launch::cli::DEFAULT_FILE;
+use crate::launch::export::{ExportArgs, export};
+use crate::ledger::{FileError, vacuum, verify};
 
-/// What is exported.
-#[derive(Clone, Debug)]
-pub struct Export {
-    /// The ledger's folder.
-    pub directory: PathBuf,
-    /// Fields of the filter of `GET /v1/history/sessions`, and their values.
-    pub filters: Vec<(&'static str, String)>,
-    /// How lines are written.
-    pub format: Format,
+/// What can be done with the files of a ledger.
+#[derive(Debug, Subcommand)]
+pub enum LedgerCommand {
+    /// Look for damage; also while a server is using them. Exit 0, or 1 when something is wrong.
+    Verify(FolderArgs),
+    /// Give space that holds nothing back to the file system. Not while a server is using them (exit 75).
+    Vacuum(FolderArgs),
+    /// Write sessions to standard output, the newest first; also while a server is using the files.
+    Export {
+        /// Which ledger.
+        #[command(flatten)]
+        folder: FolderArgs,
+        /// Which sessions.
+        #[command(flatten)]
+        args: Box<ExportArgs>,
+    },
 }
 
-/// Writes the sessions that match to standard output, the newest first.
+/// Which ledger.
+#[derive(Debug, Args)]
+pub struct FolderArgs {
+    /// The folder of the ledger [default: `ledger.directory` of the configuration].
+    directory: Option<PathBuf>,
+    /// The configuration file [default: ./sluicegate.toml if it exists].
+    #[arg(short, long, value_name = "FILE", conflicts_with = "directory")]
+    config: Option<PathBuf>,
+}
+
+/// Does it.
 #[must_use]
-pub fn export(what: &Export) -> Exit {
-    let filter = match read(&what.filters) {
-        Ok(filter) => filter,
-        Err(problem) => {
-            eprintln!("sluicegate: --{}: {}", problem.field.as_deref().unwrap_or("filter"), problem.detail);
-            return Exit::Failed;
+pub fn ledger(command: &LedgerCommand) -> Exit {
+    let result = match command {
+        LedgerCommand::Verify(folder) => folder.directory().map(|directory| verify_all(&directory)),
+        LedgerCommand::Vacuum(folder) => folder.directory().map(|directory| vacuum_all(&directory)),
+        LedgerCommand::Export { folder, args } => folder.directory().map(|directory| export(&directory, args)),
+    };
+    result.unwrap_or_else(|exit| exit)
+}
+
+impl FolderArgs {
+    /// The folder that is meant; it must be there.
+    ///
+    /// # Errors
+    /// What the process ends with, after it was said why.
+    pub fn directory(&self) -> Result<PathBuf, Exit> {
+        let directory = match &self.directory {
+            Some(directory) => directory.clone(),
+            None => self.configured()?,
+        };
+        if directory.is_dir() {
+            return Ok(directory);
+        }
+        eprintln!("sluicegate: {}: there is no such folder", directory.display());
+        Err(Exit::Configuration)
+    }
+
+    fn configured(&self) -> Result<PathBuf, Exit> {
+        let found = PathBuf::from(DEFAULT_FILE);
+        let path = self.config.clone().or_else(|| found.exists().then_some(found));
+        let env = |name: &str| std::env::var(name).ok();
+        let loaded = crate::config::load(path.as_deref(), &Overrides::default(), &env).map_err(|refused| {
+            eprintln!("{refused}");
+            Exit::Configuration
+        })?;
+        let directory = loaded.config.ledger.directory;
+        if directory.is_empty() {
+            eprintln!("sluicegate: name the folder, or a configuration with ledger.directory");
+            return Err(Exit::Configuration);
+        }
+        Ok(directory.into())
+    }
+}
+
+fn verify_all(directory: &std::path::Path) -> Exit {
+    let reports = match verify::verify(directory) {
+        Ok(reports) => reports,
+        Err(error) => {
+            eprintln!("sluicegate: {}: {error}", directory.display());
+            return Exit::Resource;
         }
     };
-    match write(&what.directory, &filter, what.format, io::stdout().lock()) {
-        Ok(()) => Exit::Clean,
-        // Whoever reads has seen enough, as `head` does.
-        Err(ExportError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
-        Err(error) => {
-            eprintln!("sluicegate: {error}");
-            Exit::Failed
+    for report in &reports {
+        let name = report.path.display();
+        if report.is_newer {
+            println!("{name}: written by a newer version; not looked at");
+            continue;
+        }
+        println!(
+            "{name}: {} ({} sessions, {} attempts, {} to be told)",
+            if report.damage.is_empty() { "whole" } else { "DAMAGED" },
+            report.sessions,
+            report.attempts,
+            report.outbox,
+        );
+        for damage in &report.damage {
+            println!("{name}: {damage}");
         }
     }
+    let bad = reports.iter().filter(|report| !report.is_whole()).count();
+    println!("{} files, {bad} with something wrong", reports.len());
+    if bad == 0 { Exit::Clean } else { Exit::Failed }
 }
 
-/// Why an export is not complete.
-#[derive(Debug, thiserror::Error)]
-enum ExportError {
-    #[error("{}: {error}", directory.display())]
-    Directory { directory: PathBuf, error: io::Error },
-    #[error("{}: there are no files of a ledger", .0.display())]
-    Empty(PathBuf),
-    #[error(transparent)]
-    History(#[from] crate::ledger::history::Error),
-    #[error("the lines could not be written: {0}")]
-    Output(#[from] io::Error),
-}
-
-fn read(filters: &[(&'static str, String)]) -> Result<Filter, Problem> {
-    ask::filter(&mut Params::of(filters.iter().map(|(name, value)| ((*name).to_owned(), value.clone()))))
-}
-
-fn write(directory: &Path, filter: &Filter, format: Format, to: impl Write) -> Result<(), ExportError> {
-    let failed = |error| ExportError::Directory { directory: directory.to_owned(), error };
-    std::fs::read_dir(directory).map_err(failed)?;
-    let files = Arc::new(Files::offline(directory));
-    if files.list().is_empty() {
-        return Err(ExportError::Empty(directory.to_owned()));
+fn vacuum_all(directory: &std::path::Path) -> Exit {
+    match vacuum(directory) {
+        Ok(files) => {
+            for (name, before, after) in &files {
+                println!("{name}: {before} bytes before, {after} after");
+            }
+            Exit::Clean
+        }
+        Err(error) => {
+            eprintln!("sluicegate: {error}");
+            match error {
+                FileError::InUse { .. } => Exit::Temporary,
+                FileError::Newer { .. } | FileError::Foreign { .. } => Exit::Configuration,
+                FileError::Io { .. } => Exit::Resource,
+                FileError::Database { .. } => Exit::Failed,
+            }
+        }
     }
-    let reader = Reader::patient(files);
-    let mut out = BufWriter::new(to);
-    let (mut after, mut is_first) = (None, true);
-    while is_first || after.is_some() {
-        let lines = batch(&reader, filter, after, format, is_first)?;
-        out.write_all(&lines.bytes)?;
-        (after, is_first) = (lines.after, false);
-    }
-    out.flush()?;
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
 
-    fn text(directory: &Path, filters: &[(&'static str, String)], format: Format) -> Result<String, ExportError> {
-        let mut out = Vec::new();
-        write(directory, &read(filters).unwrap(), format, &mut out)?;
-        Ok(String::from_utf8(out).unwrap())
+    fn args(directory: &Path) -> FolderArgs {
+        FolderArgs { directory: Some(directory.to_owned()), config: None }
     }
 
     #[test]
-    fn what_is_in_a_folder_comes_out_as_lines() {
+    fn a_ledger_is_verified_and_vacuumed_with_the_exit_codes_of_the_manual() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(text(folder.path(), &[], Format::Csv), Err(ExportError::Empty(_))));
-        let nowhere = folder.path().join("nowhere");
-        assert!(matches!(text(&nowhere, &[], Format::Csv), Err(ExportError::Directory { .. })));
-        let file = rusqlite::Connection::open(folder.path().join("2026-11-20.db")).unwrap();
-        file.execute_batch(include_str!("../ledger/schema.sql")).unwrap();
-        for n in 0..1_100u32 {
-            // 2026-11-20T00:00:00Z and `n` milliseconds.
-            let id = u128::from(1_795_132_800_000 + u64::from(n)) << 80 | 0x7000_8000_0000_0000_0000;
-            let user = ["ann", "bob"][n as usize % 2];
-            file.execute(
-                "INSERT INTO session (id, kind, protocol, vhost, app, stream, user, remote_ip, remote_port, local, \
-                 connection, shard, query, opened_ms, updated_ms, closed_ms, seq) VALUES (?1, 'play', 'rtmp', 'default', \
-                 'live', 'cam', ?2, '192.0.2.7', 1, '192.0.2.1:1935', 1, 0, 'token=hunter2', ?3, ?3, ?3, 1)",
-                (id.to_be_bytes(), user, 1_795_132_800_000_i64 + i64::from(n)),
-            )
-            .unwrap();
-        }
-        let lines = text(folder.path(), &[], Format::Ndjson).unwrap();
-        assert_eq!(lines.lines().count(), 1_100);
-        assert!(!lines.contains("hunter2"));
-        let filters =
-            [("user", "ann".to_owned()), ("from", "2026-11-20T00:00:00.5Z".to_owned()), ("state", "closed".to_owned())];
-        let table = text(folder.path(), &filters, Format::Csv).unwrap();
-        assert_eq!(table.lines().count(), 301);
-        assert_eq!(table.lines().filter(|line| line.starts_with("id,")).count(), 1);
-    }
+        let verify = || ledger(&LedgerCommand::Verify(args(folder.path())));
+        let vacuum = || ledger(&LedgerCommand::Vacuum(args(folder.path())));
+        let missing = args(&folder.path().join("missing"));
+        assert_eq!(ledger(&LedgerCommand::Verify(missing)), Exit::Configuration);
+        assert_eq!((verify(), vacuum()), (Exit::Clean, Exit::Clean), "an empty folder is whole");
 
-    #[test]
-    fn a_filter_that_cannot_be_read_is_named() {
-        let problem = read(&[("from", "yesterday".to_owned())]).unwrap_err();
-        assert_eq!(problem.field.as_deref(), Some("from"));
+        let settings = crate::ledger::Settings {
+            directory: folder.path().to_str().unwrap().to_owned(),
+            ..crate::ledger::Settings::default()
+        };
+        let wall = crate::stdx::clock::WallAnchor::now();
+        let opened = crate::ledger::open(&settings, wall, std::time::Instant::now()).unwrap();
+        assert_eq!((verify(), vacuum()), (Exit::Clean, Exit::Temporary), "a server is using it");
+        drop(opened);
+        fs::write(folder.path().join("2026-11-20.db"), vec![7; 4_096]).unwrap();
+        assert_eq!((verify(), vacuum()), (Exit::Failed, Exit::Failed));
     }
 }

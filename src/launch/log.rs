@@ -17,7 +17,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Registry};
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogSettings;
@@ -25,12 +26,23 @@ use crate::config::log::{Format, parse_level};
 
 /// The longest text of one field. Peers choose some of them.
 const FIELD_BYTES_MAX: usize = 256;
-/// The longest sentence: our own words, and panic messages.
-const MESSAGE_BYTES_MAX: usize = 2_048;
+/// The longest sentence: our own words, panic messages, and the last events of a session.
+const MESSAGE_BYTES_MAX: usize = 4_096;
 
 /// Keeps the log running; dropping it writes what waits, for a second at most.
 pub struct Log {
     _guard: WorkerGuard,
+    level: reload::Handle<Targets, Registry>,
+}
+
+impl Log {
+    /// Writes at the level of other settings from now on. Their other keys need a restart.
+    pub fn set_level(&self, settings: &LogSettings) {
+        // The settings were checked, and the log lives as long as this.
+        if let Ok(targets) = targets(settings) {
+            let _ = self.level.reload(targets);
+        }
+    }
 }
 
 impl Drop for Log {
@@ -49,12 +61,13 @@ impl Drop for Log {
 /// When the level cannot be read, or a log was started before.
 pub fn start(settings: &LogSettings) -> Result<Log, String> {
     let (writer, guard) = writer(settings, io::stderr());
+    let (filter, level) = reload::Layer::new(targets(settings)?);
     tracing_subscriber::registry()
-        .with(Lines::new(settings.format, writer).with_filter(targets(settings)?))
+        .with(Lines::new(settings.format, writer).with_filter(filter))
         .try_init()
         .map_err(|error| error.to_string())?;
     panic::set_hook(Box::new(say_panic));
-    Ok(Log { _guard: guard })
+    Ok(Log { _guard: guard, level })
 }
 
 /// Writes a panic as one line: which thread, where in the source, and the message, which may hold what a peer sent

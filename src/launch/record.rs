@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::admission::{AppPattern, Ban, Bans, Desk, Gate, HookRule};
+use crate::admission::{Ban, Bans, Desk, Gate, HookRule};
 use crate::config::Config;
 use crate::control::journal;
 use crate::control::spool::LedgerSpool;
@@ -33,7 +33,7 @@ pub(crate) struct Prepared {
 /// Opens the ledger, closes what a crash left open, and makes ready to ask and tell.
 pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result<Prepared, StartError> {
     let node = node_name();
-    let hooks: Vec<HookRule> = config.hook.ask.iter().map(hook_rule).collect();
+    let hooks = hook_rules(config);
     let gate = Arc::new(Gate::new(&config.admission, &hooks));
     let desk = Desk::new(&config.admission, hooks, Arc::clone(&gate), wall)
         .map_err(|error| StartError::Configuration(error.to_string()))?;
@@ -61,7 +61,8 @@ pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result
     let held = bans.iter().map(|(whom, until)| Ban { whom: whom.clone(), until }).collect();
     let checkpoint_every = config.ledger.checkpoint_every;
     let record = ledger.clone().map(|ledger| (ledger, checkpoint_every));
-    let outside = crate::control::Outside { desk, asks, ledger: record, sinks, endpoints, bans };
+    let admission = Arc::new(config.admission.clone());
+    let outside = crate::control::Outside { admission, desk, asks, ledger: record, sinks, endpoints, bans };
     Ok(Prepared { outside, gate, bans: held, ledger, tellers })
 }
 
@@ -75,11 +76,8 @@ fn open_ledger(
     if config.ledger.directory.is_empty() {
         return Ok(None);
     }
-    let failed = |error: ledger::OpenError| StartError::Ledger(error.to_string());
+    let failed = |error: ledger::FileError| StartError::Ledger(error.to_string());
     let mut opened = ledger::open(&config.ledger, wall, now).map_err(failed)?;
-    for finding in opened.findings() {
-        tracing::warn!(ev = "ledger", "{finding}");
-    }
     let recovered = opened
         .recover(&mut |change| {
             let event = Event::Session(change.clone());
@@ -93,6 +91,14 @@ fn open_ledger(
             journal::tells(sinks, &event, 0, &wall)
         })
         .map_err(failed)?;
+    for finding in opened.findings() {
+        tracing::warn!(ev = "ledger", "{finding}");
+    }
+    let known: Vec<&str> = sinks.iter().map(|sink| &*sink.name).collect();
+    let forgotten = opened.forget_other_sinks(&known).map_err(failed)?;
+    if forgotten > 0 {
+        tracing::warn!(ev = "ledger", forgotten, "events waited for receivers that are not configured any more");
+    }
     if recovered.sessions > 0 {
         tracing::warn!(
             ev = "ledger",
@@ -126,14 +132,19 @@ fn make<T>(made: Result<T, crate::hook::StartError>) -> Result<T, StartError> {
     made.map_err(|error| StartError::Configuration(format!("hook: {error}")))
 }
 
+/// What the desk and every shard know of the hooks.
+pub(crate) fn hook_rules(config: &Config) -> Vec<HookRule> {
+    config.hook.ask.iter().map(hook_rule).collect()
+}
+
 fn hook_rule(ask: &Ask) -> HookRule {
     HookRule {
-        apps: ask.apps.iter().filter_map(|app| AppPattern::parse(app).ok()).collect(),
+        apps: ask.apps.clone(),
         kinds: ask.kinds.clone(),
         play_on_failure: ask.play_on_failure == OnFailure::Allow,
         cache_publish: ask.cache_publish,
+        cache_by_address: ask.cache_by_address,
         stale_if_error: ask.stale_if_error,
         recheck_every: ask.recheck_every,
-        ..HookRule::default()
     }
 }

@@ -11,13 +11,14 @@ use tokio::time::Instant;
 use crate::admission::settings::Access;
 use crate::config::{Config, Loaded, Origin};
 use crate::launch::check::{self, Level};
+use crate::launch::reload::{Reach, Reloader};
 use crate::launch::{Exit, Running, Stop, log, start_server};
 use crate::names::Kind;
 
 /// How long each way to stop may take before the next begins.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
-    /// A drain: its own time and some grace.
+    /// A drain, beyond its own time.
     drain: Duration,
     /// Closing every session at once.
     fast: Duration,
@@ -25,23 +26,19 @@ pub(crate) struct Patience {
     now: Duration,
 }
 
-impl Patience {
-    /// With so much time for a drain.
-    pub(crate) fn new(drain_timeout: Duration) -> Self {
-        Self {
-            drain: drain_timeout.saturating_add(Duration::from_secs(5)),
-            fast: Duration::from_secs(5),
-            now: Duration::from_secs(1),
-        }
+impl Default for Patience {
+    fn default() -> Self {
+        Self { drain: Duration::from_secs(12), fast: Duration::from_secs(5), now: Duration::from_secs(1) }
     }
 }
 
-/// Runs the server until it is told to stop.
+/// Runs the server until it is told to stop. With `is_strict`, a reload takes warnings for errors, as the start did.
 #[must_use]
-pub fn run(loaded: Loaded) -> Exit {
+pub fn run(loaded: Loaded, is_strict: bool) -> Exit {
     let is_development = loaded.origin == Origin::Development;
+    let reloader = Reloader::new(&loaded, is_strict);
     let config = loaded.config;
-    let (_log, running) = match start(&config) {
+    let (log, running) = match start(&config) {
         Ok(started) => started,
         Err(exit) => return exit,
     };
@@ -54,7 +51,7 @@ pub fn run(loaded: Loaded) -> Exit {
             return Exit::Resource;
         }
     };
-    runtime.block_on(until_ended(running, Patience::new(config.shard.drain_timeout), std::future::pending()))
+    runtime.block_on(until_ended(running, reloader, Some(&log), Patience::default(), std::future::pending()))
 }
 
 /// Looks at the machine, starts the log and the server, and says what was wrong otherwise.
@@ -77,7 +74,7 @@ pub(crate) fn start(config: &Config) -> Result<(log::Log, Running), Exit> {
             tracing::debug!(ev = "machine", what = finding.what, "{}", finding.text);
         }
     }
-    let running = start_server(config.clone()).map_err(|error| {
+    let running = start_server(config).map_err(|error| {
         tracing::error!(ev = "start_failed", "{error}");
         error.exit()
     })?;
@@ -92,8 +89,14 @@ pub(crate) fn start(config: &Config) -> Result<(log::Log, Running), Exit> {
     Ok((log, running))
 }
 
-/// Waits for signals, for `done`, and for the server's end, and hurries it along.
-pub(crate) async fn until_ended(mut running: Running, patience: Patience, done: impl Future<Output = ()>) -> Exit {
+/// Waits for signals, reloads, `done`, and the server's end, which it hurries along.
+pub(crate) async fn until_ended(
+    mut running: Running,
+    mut reloader: Reloader,
+    log: Option<&log::Log>,
+    patience: Patience,
+    done: impl Future<Output = ()>,
+) -> Exit {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -120,10 +123,20 @@ pub(crate) async fn until_ended(mut running: Running, patience: Patience, done: 
                     Exit::Internal
                 }
             },
+            // One reload is over before the next begins, and before anything else is looked at here.
+            Some(request) = running.reloads.recv() => {
+                let reach = Reach { control: &running.control, door: &running.door, log };
+                // Who asked may have gone; the log says what came of it.
+                let _ = request.send(reloader.reload(&reach).await);
+                stage
+            }
             order = signals.next() => match order {
-                Order::Stop(first) => after_signal(stage, first),
+                Order::Stop => after_signal(stage, Stop::Drain { over: reloader.running().shard.drain_timeout }),
+                Order::StopFast => after_signal(stage, Stop::Fast),
                 Order::Reload => {
-                    tracing::warn!(ev = "reload", "this server takes a new configuration by a restart; nothing was changed");
+                    let reach = Reach { control: &running.control, door: &running.door, log };
+                    // The log says what came of it, and nobody else asked.
+                    let _ = reloader.reload(&reach).await;
                     stage
                 }
                 Order::Unsupported(what, instead) => {
@@ -133,7 +146,7 @@ pub(crate) async fn until_ended(mut running: Running, patience: Patience, done: 
             },
             () = &mut done, if stage == Stop::No => Stop::Fast,
             () = sleep_until(deadline) => match stage {
-                Stop::No | Stop::Drain => Stop::Fast,
+                Stop::No | Stop::Drain { .. } => Stop::Fast,
                 Stop::Fast => Stop::Now,
                 Stop::Now => {
                     tracing::error!(ev = "failed", "the server did not end in time; ending anyway");
@@ -144,7 +157,8 @@ pub(crate) async fn until_ended(mut running: Running, patience: Patience, done: 
         if next > stage {
             stage = next;
             let within = match stage {
-                Stop::No | Stop::Drain => patience.drain,
+                Stop::No => patience.drain,
+                Stop::Drain { over } => over.saturating_add(patience.drain),
                 Stop::Fast => patience.fast,
                 Stop::Now => patience.now,
             };
@@ -177,7 +191,8 @@ struct Signals {
 }
 
 enum Order {
-    Stop(Stop),
+    Stop,
+    StopFast,
     Reload,
     /// A signal that other servers obey and this one does not: its name, and what to do instead. Left alone it would
     /// end the process.
@@ -197,8 +212,8 @@ impl Signals {
 
     async fn next(&mut self) -> Order {
         tokio::select! {
-            _ = self.terminate.recv() => Order::Stop(Stop::Drain),
-            _ = self.interrupt.recv() => Order::Stop(Stop::Fast),
+            _ = self.terminate.recv() => Order::Stop,
+            _ = self.interrupt.recv() => Order::StopFast,
             _ = self.hang_up.recv() => Order::Reload,
             _ = self.user_1.recv() => {
                 Order::Unsupported("SIGUSR1", "the log goes to standard error, so there is no file to open again")
@@ -267,7 +282,26 @@ mod tests {
         let (stop, orders) = watch::channel(Stop::No);
         let (end, ended) = oneshot::channel();
         let rtmp = vec!["127.0.0.1:1935".parse().unwrap(), "[::]:1936".parse().unwrap()];
-        (Running { rtmp, api: "127.0.0.1:8081".parse().unwrap(), shards: 2, stop, ended }, orders, end)
+        let api = "127.0.0.1:8081".parse().unwrap();
+        let setup = crate::control::Setup {
+            wall: crate::stdx::clock::WallAnchor::now(),
+            started_at: std::time::Instant::now(),
+            shards: 2,
+            control: crate::control::Settings::default(),
+            stream: crate::stream::Settings::default(),
+            duplicate_publish: crate::admission::settings::DuplicatePublish::default(),
+        };
+        let outside = crate::control::Outside::alone();
+        let (control, _) = crate::control::start(&setup, outside);
+        let door = crate::api::auth::Door::new(&crate::api::Settings::default(), std::time::Instant::now()).into();
+        let reloads = tokio::sync::mpsc::channel(1).1;
+        (Running { rtmp, api, shards: 2, stop, ended, control, door, reloads }, orders, end)
+    }
+
+    /// Waits for the end of a server without a file.
+    fn end_of(running: Running, done: impl Future<Output = ()>) -> Exit {
+        let loaded = crate::config::load(None, &crate::config::Overrides::default(), &|_| None).unwrap();
+        wait(until_ended(running, Reloader::new(&loaded, false), None, SHORT, done))
     }
 
     const SHORT: Patience =
@@ -297,9 +331,10 @@ mod tests {
 
     #[test]
     fn first_signal_is_taken_at_its_word_and_a_second_means_now() {
-        assert_eq!(after_signal(Stop::No, Stop::Drain), Stop::Drain);
+        let drain = Stop::Drain { over: Duration::from_secs(30) };
+        assert_eq!(after_signal(Stop::No, drain), drain);
         assert_eq!(after_signal(Stop::No, Stop::Fast), Stop::Fast);
-        assert_eq!(after_signal(Stop::Drain, Stop::Drain), Stop::Now);
+        assert_eq!(after_signal(drain, drain), Stop::Now);
         assert_eq!(after_signal(Stop::Fast, Stop::Fast), Stop::Now);
     }
 
@@ -307,7 +342,7 @@ mod tests {
     fn an_end_that_hangs_is_hurried_and_then_cut() {
         let (running, orders, _end) = running();
         // Nobody sends `ended`: fast, then now, then the process goes.
-        let exit = wait(until_ended(running, SHORT, async {}));
+        let exit = end_of(running, async {});
         assert_eq!(exit, Exit::Internal);
         assert_eq!(*orders.borrow(), Stop::Now);
     }
@@ -317,10 +352,10 @@ mod tests {
         for (outcome, exit) in [(Ok(()), Exit::Clean), (Err("a shard panicked".to_owned()), Exit::Internal)] {
             let (running, _orders, end) = running();
             end.send(outcome).unwrap();
-            assert_eq!(wait(until_ended(running, SHORT, std::future::pending())), exit);
+            assert_eq!(end_of(running, std::future::pending()), exit);
         }
         let (running, _orders, end) = running();
         drop(end);
-        assert_eq!(wait(until_ended(running, SHORT, std::future::pending())), Exit::Internal);
+        assert_eq!(end_of(running, std::future::pending()), Exit::Internal);
     }
 }

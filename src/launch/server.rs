@@ -9,16 +9,20 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::admission::load::Usage;
+use crate::admission::{SessionTypes, Sources};
+use crate::api::auth::Door;
+use crate::api::backend::{RELOADS_MAX, ReloadRequest, Server};
 use crate::config::Config;
 use crate::control;
 use crate::control::mailbox::PostMail;
 use crate::control::spool::LedgerSpool;
-use crate::hook::{self, Endpoint, Spool as _};
-use crate::io::{probe, tcp};
+use crate::hook::{self, Endpoint, Fetcher, Spool as _};
+use crate::io::{memory, probe, tcp};
 use crate::launch::record::{self, Prepared};
-use crate::launch::{Exit, check};
+use crate::launch::{Exit, check, keys};
 use crate::ledger::Ledger;
 use crate::ledger::history::History;
 use crate::names::ShardId;
@@ -33,8 +37,11 @@ pub enum Stop {
     /// Run.
     #[default]
     No,
-    /// No new sessions; goodbyes spread over `shard.drain_timeout`; then end.
-    Drain,
+    /// No new sessions; goodbyes spread over so much time; then end.
+    Drain {
+        /// `shard.drain_timeout` at the moment of the order.
+        over: Duration,
+    },
     /// Close every session at once, with its records; then end.
     Fast,
     /// End within a second, whatever is left.
@@ -49,6 +56,12 @@ pub struct Running {
     pub api: SocketAddr,
     /// Shards that run.
     pub shards: usize,
+    /// Control, for new rules.
+    pub control: control::Handle,
+    /// The API's door, for new tokens.
+    pub door: Arc<Door>,
+    /// Who asks the API for a reload.
+    pub reloads: mpsc::Receiver<ReloadRequest>,
     /// The one order that launch gives. The control thread holds the receiver.
     pub stop: watch::Sender<Stop>,
     /// Sent when everything has ended, in good order or not. A dropped sender is a control thread that died.
@@ -124,11 +137,11 @@ impl std::error::Error for StartError {}
 ///
 /// # Errors
 /// What could not be had. Everything that was started is stopped again.
-pub fn start_server(config: Config) -> Result<Running, StartError> {
+pub fn start_server(config: &Config) -> Result<Running, StartError> {
     let (wall, started_at) = (WallAnchor::now(), Instant::now());
-    let count = check::shards(&config);
+    let count = check::shards(config);
     let mut claims = Vec::new();
-    let (mut listeners, rtmp) = bind_rtmp(&config, count, &mut claims)?;
+    let (mut listeners, rtmp) = bind_rtmp(config, count, &mut claims)?;
     let api_listener = bind_api(config.api.listen)?;
     let api = api_listener.local_addr().map_err(|error| StartError::Bind {
         key: "api.listen",
@@ -146,14 +159,20 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
         stream: config.stream.clone(),
         duplicate_publish: config.admission.duplicate_publish,
     };
-    let Prepared { outside, gate, bans, ledger, tellers } = record::prepare(&config, wall, started_at)?;
+    let Prepared { outside, gate, bans, ledger, tellers } = record::prepare(config, wall, started_at)?;
     let (handle, task) = control::start(&setup, outside);
+    let task = task.watching(started_at, measure(config));
     let (stop, orders) = watch::channel(Stop::No);
+    let (reloads_in, reloads) = mpsc::channel(RELOADS_MAX);
+    let control = handle.clone();
+    let door = Arc::new(Door::new(&config.api, started_at));
     let (ended_in, ended) = oneshot::channel();
     let mut threads = Vec::new();
     let descriptors = probe::Resource::Descriptors.limit().map_or(1_024, |limit| limit.soft);
-    let connections = usize::try_from(check::connections_max(&config, descriptors)).unwrap_or(usize::MAX);
+    let connections = usize::try_from(check::connections_max(config, descriptors)).unwrap_or(usize::MAX);
     let connections_open = Arc::new(AtomicUsize::new(0));
+    let sources = Arc::new(Sources::new(config.shard.source_limits(connections), started_at));
+    let types = Arc::new(SessionTypes::new(started_at));
     let cores = probe::allowed_cores();
     let rtmp_settings = Arc::new(config.rtmp.clone());
     for (index, sleeper) in (0u16..).zip(sleepers) {
@@ -161,6 +180,7 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
             id: ShardId(index),
             // More shards than cores share them: then the scheduler knows better.
             cpu: cores.get(usize::from(index)).copied().filter(|_| count <= cores.len()),
+            tick: shard::TICK,
             settings: config.shard.clone(),
             sessions: config.sessions.clone(),
             rtmp: Arc::clone(&rtmp_settings),
@@ -175,6 +195,8 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
             post: Arc::clone(&post),
             connections_max: connections,
             connections_open: Arc::clone(&connections_open),
+            sources: Arc::clone(&sources),
+            types: Arc::clone(&types),
         };
         match shard::start(plan) {
             Ok(thread) => threads.push(thread),
@@ -186,10 +208,16 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
             }
         }
     }
+    let history = ledger.as_ref().map(|ledger| History::new(ledger.files()));
+    let backend = Server { control: handle.clone(), reloads: reloads_in };
+    let router = crate::api::router_behind(&door, backend, history, &config.api);
+    let fetcher = Fetcher::new(&config.hook).map_err(|error| StartError::Configuration(error.to_string()))?;
+    let telling = Telling { ledger, tellers, fetcher };
     std::thread::Builder::new()
         .name("control".into())
         .spawn(move || {
-            let result = run_control(&config, &handle, task, post, api_listener, orders, ledger.clone(), tellers);
+            let ledger = telling.ledger.clone();
+            let result = run_control(&handle, task, post, api_listener, router, orders, telling);
             for thread in threads {
                 // A shard whose thread panicked has said so in the log.
                 let _ = thread.join();
@@ -201,31 +229,54 @@ pub fn start_server(config: Config) -> Result<Running, StartError> {
             let _ = ended_in.send(result);
         })
         .map_err(|error| StartError::Resource { what: "the control thread".into(), error })?;
-    Ok(Running { rtmp, api, shards: count, stop, ended })
+    Ok(Running { rtmp, api, shards: count, control, door, reloads, stop, ended })
+}
+
+/// What the load of this process is made of.
+fn measure(config: &Config) -> control::load::Measure {
+    let bound = memory::Bound::find(config.shard.memory_max);
+    let lag_max = config.shard.loop_lag_max;
+    Box::new(move |connections| Usage {
+        memory: (bound.used_bytes(), bound.limit_bytes),
+        descriptors: (
+            memory::descriptors_open(connections),
+            probe::Resource::Descriptors.limit().map_or(0, |limit| limit.soft),
+        ),
+        lag_max,
+        ..Usage::default()
+    })
+}
+
+/// The record, and who is told from it.
+struct Telling {
+    ledger: Option<Ledger>,
+    /// Receivers, and what is still to be told to each.
+    tellers: Vec<(Endpoint, LedgerSpool)>,
+    /// Fetches key sets.
+    fetcher: Fetcher,
 }
 
 /// Control's thread: the read model and the API, until every shard has stopped.
 fn run_control(
-    config: &Config,
     handle: &control::Handle,
     task: control::Control,
     post: Arc<Post>,
     api: std::net::TcpListener,
+    router: axum::Router,
     mut orders: watch::Receiver<Stop>,
-    ledger: Option<Ledger>,
-    tellers: Vec<(Endpoint, LedgerSpool)>,
+    telling: Telling,
 ) -> Result<(), String> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
     runtime.block_on(async {
         let api = tokio::net::TcpListener::from_std(api).map_err(|error| error.to_string())?;
         let (close_api, api_closes) = oneshot::channel::<()>();
-        let history = ledger.as_ref().map(|ledger| History::new(ledger.files()));
-        let router = crate::api::router(handle.clone(), history, &config.api);
         let api = tokio::spawn(crate::api::serve(api, router, async {
             let _ = api_closes.await;
         }));
         let log = tokio::spawn(control::log::run(handle.clone()));
+        let Telling { ledger, tellers, fetcher } = telling;
+        let keys = tokio::spawn(keys::run(handle.clone(), fetcher));
         let spools: Vec<_> = tellers.iter().map(|(_, spool)| spool.clone()).collect();
         let tells: Vec<_> = tellers
             .into_iter()
@@ -235,12 +286,11 @@ fn run_control(
             })
             .collect();
         handle.set_ready(Instant::now()).await;
-        let drain_timeout = config.shard.drain_timeout;
         let obey = async {
             while orders.changed().await.is_ok() {
                 match *orders.borrow_and_update() {
                     Stop::No => {}
-                    Stop::Drain => handle.drain(drain_timeout),
+                    Stop::Drain { over } => handle.drain(over),
                     Stop::Fast | Stop::Now => handle.stop(),
                 }
             }
@@ -252,10 +302,11 @@ fn run_control(
             () = task.run(PostMail::new(post)) => {}
             () = obey => {}
         }
-        let _ = close_api.send(());
         if let Some(ledger) = &ledger {
             finish_telling(handle, ledger, &spools).await;
         }
+        let _ = close_api.send(());
+        keys.abort();
         for tell in tells {
             tell.abort();
         }
@@ -291,7 +342,7 @@ async fn finish_telling(handle: &control::Handle, ledger: &Ledger, spools: &[Led
 const LAST_TELLS: Duration = Duration::from_secs(5);
 
 /// How long the last records may take to reach the disk.
-const LAST_RECORDS: Duration = Duration::from_secs(5);
+const LAST_RECORDS: Duration = Duration::from_secs(3);
 
 /// How long the API and the log may take to finish after the last shard has stopped.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);

@@ -1,16 +1,36 @@
 //! The durable record of sessions.
+//!
+//! [`open`] opens the files of earlier days and takes the lock; [`Opened::recover`] closes what a crash left open;
+//! [`Opened::start`] starts the thread that writes. From then on [`Ledger`] is how control speaks to it: nothing of it
+//! waits for a disk. What is to be told of an event is committed in the same transaction as the event, and nobody hears
+//! of anything above [`Ledger::committed`].
+//!
+//! `queue` says what waits and what may be lost, `writer` commits it, `store` knows the files, `row` a session's row,
+//! `outbox` reads what is still to be told, `retention` removes old days, and [`verify`] looks for damage.
 
 mod day;
 mod entry;
+mod handle;
 pub mod history;
 mod open;
+mod outbox;
+mod queue;
+mod retention;
+mod row;
 mod settings;
 mod status;
+mod store;
+pub mod verify;
 mod writer;
 
 pub use day::{Day, FileKey};
 pub use entry::{Entry, OutboxRow, StoredBan, Tell, Total};
-pub use open::{Files, OpenError, Opened, Recovered, Totals, open};
+pub use handle::Ledger;
+pub use open::{Opened, Recovered, Totals, open};
+pub use retention::vacuum;
 pub use settings::{OnFull, Settings};
 pub use status::{Dropped, Health, Status};
-pub use writer::Ledger;
+pub use store::{FileError, Files, Obstacle, Point};
+
+/// The schema of a day file.
+pub const DAY_SCHEMA: &str = include_str!("schema.sql");

@@ -2,7 +2,8 @@
 -- is still to be told of them. A session's row and what is told of it are written in one transaction, so that nobody
 -- hears of what is not on record. A session stays in the file of the day it opened, however long it lasts.
 --
--- Times are milliseconds since the Unix epoch. Counters are those of `session::Counters`.
+-- Times are milliseconds since the Unix epoch. Counters are those of `session::Counters`. `crc` is the CRC-32 of all
+-- other columns of its row, in their order here: SQLite itself does not notice a bit that the disk has turned.
 
 CREATE TABLE session (
     -- A UUIDv7: sixteen bytes whose order is the order of opening.
@@ -45,7 +46,8 @@ CREATE TABLE session (
     detail           TEXT,
     side             TEXT,
     -- 1 when the end was not seen but concluded on the start after a crash.
-    recovered        INTEGER NOT NULL DEFAULT 0
+    recovered        INTEGER NOT NULL DEFAULT 0,
+    crc              INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX session_open ON session (id) WHERE closed_ms IS NULL;
@@ -62,12 +64,13 @@ CREATE TABLE attempt (
     kind      TEXT,
     remote_ip TEXT NOT NULL,
     reason    TEXT NOT NULL,
-    detail    TEXT
+    detail    TEXT,
+    crc       INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- What is still to be told, one row for each event and sink; gone when the sink has taken it.
 CREATE TABLE outbox (
-    id        INTEGER PRIMARY KEY,              -- the order of recording
+    id        INTEGER PRIMARY KEY,              -- the order of recording, over all files
     sink      TEXT NOT NULL,                    -- the sink's name in the configuration
     event_id  TEXT NOT NULL,                    -- stable across retries and restarts
     session   BLOB,                             -- whose events are told in order
@@ -76,8 +79,12 @@ CREATE TABLE outbox (
     weight    INTEGER NOT NULL,
     at_ms     INTEGER NOT NULL,
     body      BLOB NOT NULL,
+    crc       INTEGER NOT NULL DEFAULT 0,
     UNIQUE (sink, event_id)
 ) STRICT;
+
+-- What leaves first when the spool is full.
+CREATE INDEX outbox_droppable ON outbox (sink, weight, id) WHERE weight < 2;
 
 -- Sums of what is in this file, so that they outlive its rows' detail and cost nothing to read.
 CREATE TABLE total (
@@ -86,5 +93,12 @@ CREATE TABLE total (
     sessions  INTEGER NOT NULL DEFAULT 0,       -- started and finished
     rx_bytes  INTEGER NOT NULL DEFAULT 0,
     tx_bytes  INTEGER NOT NULL DEFAULT 0,
+    crc       INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (collector, kind)
 ) STRICT, WITHOUT ROWID;
+
+-- One row, in a file that took the place of another of its day: the generation whose running sessions and outbox it
+-- took over. What is left of those in the older file is void.
+CREATE TABLE took_over (
+    generation INTEGER PRIMARY KEY
+) STRICT;

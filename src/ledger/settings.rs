@@ -10,8 +10,8 @@ use crate::stdx::units;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// The folder of the ledger's files. Empty is no ledger: nothing outlives the process, and hooks are told what
-    /// happened from memory only.
+    /// The folder of the ledger's files. Empty is no ledger: nothing outlives the process, and nobody can be told of
+    /// events.
     pub directory: String,
     /// How long a record may wait for others to be committed with it. Shorter lets go of events sooner, and costs a
     /// flush of the disk each time.

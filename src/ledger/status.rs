@@ -29,6 +29,8 @@ pub struct Status {
     pub dropped: Dropped,
     /// Files given up after an I/O error; each was followed by a new one.
     pub suspect_files: u64,
+    /// Rows of an outbox that could not be read again when their file was given up.
+    pub lost_rows: u64,
     /// Files that are open.
     pub open_files: u64,
 }

@@ -1,92 +1,776 @@
-//! The handle of a running ledger.
+//! The thread `ledger`: takes what waits, and commits it file by file.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::admission::Whom;
-use crate::ledger::open::Files;
-use crate::ledger::{Entry, OutboxRow, Status, StoredBan};
-use crate::names::SessionId;
-use crate::session::Counters;
+use crate::event::{Attempt, Event, Weight};
+use crate::ledger::queue::{BanOrder, Batch, Queue, Sample};
+use crate::ledger::row::{self, Record, id_bytes, int};
+use crate::ledger::store::{self, DayFile, FileError, Obstacle, Point, Store, Trouble, add};
+use crate::ledger::{Day, Entry, FileKey, Health, Settings, Tell, Total, retention};
+use crate::names::{Kind, SessionId};
+use crate::session::What;
+use crate::stdx::clock::WallAnchor;
 
-/// A running ledger. Cheap to clone; nothing of it blocks.
-#[derive(Clone)]
-pub struct Ledger(Arc<Inner>);
-
-struct Inner {
-    files: Arc<Files>,
-    committed: watch::Sender<u64>,
-    outbox: Mutex<(i64, VecDeque<(Arc<str>, OutboxRow)>)>,
+/// What the thread owns.
+pub struct Writer {
+    queue: Arc<Queue>,
+    store: Store,
+    settings: Settings,
+    wall: WallAnchor,
+    /// Every session that runs, as its row says.
+    live: HashMap<SessionId, Record>,
+    /// Bytes of bodies that wait for each sink.
+    spools: HashMap<Arc<str>, u64>,
+    /// The update of a session that a sink has not taken, as far as this process recorded it.
+    updates: HashMap<(Arc<str>, SessionId), (FileKey, i64)>,
+    /// Files that may not be written any more and are not followed by another yet.
+    suspects: BTreeSet<FileKey>,
+    failures: u32,
+    chores_at: Instant,
+    work: Work,
 }
 
-impl Ledger {
-    pub(super) fn new(files: Files) -> Self {
-        Self(Arc::new(Inner { files: Arc::new(files), committed: watch::Sender::new(0), outbox: Mutex::default() }))
-    }
+/// Buffers of one transaction, used again and again.
+#[derive(Default)]
+struct Work {
+    records: Vec<Record>,
+    index: HashMap<SessionId, usize>,
+    totals: BTreeMap<(&'static str, &'static str), Total>,
+    /// What the spools gain, and what the rows are.
+    spooled: Vec<(Arc<str>, u64)>,
+    updates: Vec<((Arc<str>, SessionId), i64)>,
+    replaced: Vec<(Arc<str>, u64)>,
+    /// Places in the list of what was told, with the bytes that became free.
+    told: Vec<(usize, u64)>,
+    rows: u64,
+    attempts: i64,
+}
 
-    /// Records an event. Entries come in the order of their numbers, none left out.
-    pub fn record(&self, entry: Entry) {
-        let mut outbox = self.outbox_rows();
-        for tell in entry.tells {
-            outbox.0 += 1;
-            let row = OutboxRow {
-                id: outbox.0,
-                event_id: tell.event_id.into(),
-                session: tell.session,
-                weight: tell.weight,
-                body: tell.body,
-            };
-            outbox.1.push_back((tell.sink, row));
+/// The parts of a batch that one file gets.
+#[derive(Default)]
+struct Group {
+    entries: Vec<usize>,
+    checkpoints: Vec<(SessionId, Sample)>,
+}
+
+/// How often old days are looked at.
+const CHORES_EVERY: Duration = Duration::from_mins(1);
+/// The first rest after a failure; it doubles up to the last.
+const REST_FIRST: Duration = Duration::from_millis(250);
+const REST_LAST: Duration = Duration::from_secs(5);
+/// Rows that leave a full spool in one transaction.
+const TRIMMED: u32 = 512;
+
+impl Writer {
+    pub fn new(queue: Arc<Queue>, store: Store, settings: Settings, wall: WallAnchor) -> rusqlite::Result<Self> {
+        let mut spools = HashMap::new();
+        for file in store.open.values() {
+            let sql = "SELECT sink, SUM(LENGTH(body)) FROM outbox GROUP BY sink";
+            let mut statement = file.connection.prepare(sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let (sink, bytes): (String, i64) = (row.get(0)?, row.get(1)?);
+                *spools.entry(Arc::from(sink)).or_default() += u64::try_from(bytes).unwrap_or(0);
+            }
         }
-        self.0.committed.send_replace(entry.number);
+        Ok(Self {
+            queue,
+            store,
+            settings,
+            wall,
+            live: HashMap::new(),
+            spools,
+            updates: HashMap::new(),
+            suspects: BTreeSet::new(),
+            failures: 0,
+            chores_at: Instant::now(),
+            work: Work::default(),
+        })
     }
 
-    /// Takes down the counters of running sessions as they were at `at`.
-    pub fn checkpoint(&self, _at: Instant, _samples: Vec<(SessionId, Counters)>) {}
-
-    /// A sink has taken these rows of the outbox.
-    pub fn told(&self, sink: &str, ids: Vec<i64>) {
-        self.outbox_rows().1.retain(|(of, row)| &**of != sink || !ids.contains(&row.id));
+    /// Works until the ledger is stopped.
+    pub fn run(mut self) {
+        /// However the thread ends, nobody waits for it in vain.
+        struct Ending(Arc<Queue>);
+        impl Drop for Ending {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    self.0.report(|status| {
+                        status.health = Health::Degraded;
+                        status.trouble = Some("the ledger's thread ended with a panic".into());
+                    });
+                }
+                self.0.end();
+            }
+        }
+        let ending = Ending(Arc::clone(&self.queue));
+        let mut batch = Batch::default();
+        loop {
+            let has_work = self.queue.take(&mut batch);
+            if has_work {
+                self.commit(&mut batch);
+            }
+            if batch.is_last || (self.failures > 0 && self.queue.is_stopping()) {
+                break;
+            }
+            if !has_work || self.chores_at <= Instant::now() {
+                self.chores();
+            }
+        }
+        // The files close, which empties their logs, before whoever waits for the end goes on.
+        for key in std::mem::take(&mut self.suspects) {
+            self.store.abandon(key);
+        }
+        for file in self.store.open.values() {
+            // Readers may keep a log from being removed with the last writer; an empty one says that all is in the file.
+            let _ = file.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        }
+        drop(self);
+        drop(ending);
     }
 
-    /// Keeps a ban.
-    pub fn ban(&self, _ban: StoredBan) {}
+    /// Commits a batch. What could not be committed stays in it and goes back to the queue.
+    fn commit(&mut self, batch: &mut Batch) {
+        let began = Instant::now();
+        let mut trouble: Option<String> = None;
+        let mut failed = false;
+        let (groups, worked) = self.groups(batch);
+        let mut done = vec![false; batch.entries.len()];
+        let mut told: Vec<Option<(Arc<str>, i64)>> = Vec::new();
+        for (sink, ids) in batch.told.drain(..) {
+            told.extend(ids.into_iter().map(|id| Some((Arc::clone(&sink), id))));
+        }
+        let (mut bytes, mut rows) = (0, 0);
 
-    /// Forgets a ban.
-    pub fn unban(&self, _whom: &Whom) {}
+        for (key, group) in groups {
+            match self.commit_group(key, &group, batch, &mut told) {
+                Ok(count) => {
+                    rows += count;
+                    for index in group.entries {
+                        done[index] = true;
+                        bytes += batch.entries[index].bytes();
+                    }
+                }
+                Err(error)
+                    if error.trouble() == Trouble::Defect && group.entries.len() + group.checkpoints.len() > 0 =>
+                {
+                    // One of them cannot be recorded. The others must not suffer for it.
+                    trouble = Some(error.to_string());
+                    rows += self.commit_one_by_one(key, group, batch, &mut told, &mut done, &mut bytes);
+                }
+                Err(error) => {
+                    trouble = Some(error.to_string());
+                    failed = true;
+                    if error.trouble() == Trouble::Suspect {
+                        self.suspects.insert(key);
+                    }
+                    // The next ones make up for them.
+                    let lost = group.checkpoints.len() as u64;
+                    self.queue.report(|status| status.dropped.checkpoints += lost);
+                }
+            }
+        }
+        self.store.publish();
+        if let Err(error) = self.bans(&mut batch.bans) {
+            trouble = Some(format!("{}: {error}", store::STATE_FILE));
+            failed = true;
+        }
+        if !failed && let Err(error) = self.trim() {
+            trouble = Some(error.to_string());
+            failed = true;
+        }
 
-    /// The highest number such that all events up to it are committed, or dropped and counted.
-    #[must_use]
-    pub fn committed(&self) -> watch::Receiver<u64> {
-        self.0.committed.subscribe()
+        let mut index = 0;
+        batch.entries.retain(|_| {
+            index += 1;
+            !done[index - 1]
+        });
+        // What is in no file was told before; what may be in a file that failed is tried again.
+        if failed {
+            batch.told.extend(told.into_iter().flatten().map(|(sink, id)| (sink, vec![id])));
+        }
+        self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
+        let rest =
+            failed.then(|| REST_FIRST.saturating_mul(1 << self.failures.min(8).saturating_sub(1)).min(REST_LAST));
+        let now = Instant::now();
+        let unix_ms = self.wall.unix_ms(now);
+        let open_files = self.store.open.len() as u64;
+        self.queue.report(|status| {
+            status.health = if failed { Health::Degraded } else { Health::Ok };
+            status.open_files = open_files;
+            status.records += rows;
+            if !failed {
+                status.synced_unix_ms = unix_ms;
+                status.sync_time = now.duration_since(began);
+                status.commits += 1;
+            }
+            status.trouble = trouble;
+        });
+        self.queue.done(batch, bytes, worked, rest);
     }
 
-    /// How it is.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        Status::default()
+    /// Which file gets what. At most one commit's worth of checkpoints leaves the batch, and their number is told.
+    fn groups(&mut self, batch: &mut Batch) -> (BTreeMap<FileKey, Group>, usize) {
+        let mut groups: BTreeMap<FileKey, Group> = BTreeMap::new();
+        let mut days: Vec<(Day, FileKey)> = Vec::new();
+        let mut file_of = |store: &Store, day: Day| {
+            if let Some((_, key)) = days.iter().find(|(known, _)| *known == day) {
+                return *key;
+            }
+            let key = store.current(day);
+            days.push((day, key));
+            key
+        };
+        for (index, waiting) in batch.entries.iter().enumerate() {
+            let key = match &*waiting.entry.event {
+                Event::Session(change) => match self.live.get(&change.facts.id) {
+                    Some(record) => record.file,
+                    None => file_of(&self.store, Day::of_session(change.facts.id)),
+                },
+                other => file_of(&self.store, Day::of_unix_ms(self.wall.unix_ms(other.at()))),
+            };
+            groups.entry(key).or_default().entries.push(index);
+        }
+        let count = batch.checkpoints.len().min(self.settings.commit_records.max(1));
+        let is_behind = batch.entries.len() >= self.settings.commit_records;
+        let mut early = Vec::new();
+        for (id, sample) in batch.checkpoints.drain(batch.checkpoints.len() - count..) {
+            match self.live.get(&id) {
+                Some(record) => groups.entry(record.file).or_default().checkpoints.push((id, sample)),
+                // Its opening may be in this batch, or still in the queue.
+                None if is_behind => early.push((id, sample)),
+                None => {
+                    if let Some(group) = groups.get_mut(&file_of(&self.store, Day::of_session(id))) {
+                        group.checkpoints.push((id, sample));
+                    }
+                }
+            }
+        }
+        let worked = count - early.len();
+        batch.checkpoints.extend(early);
+        // What was told is in files that nothing else may be written to.
+        if !batch.told.is_empty() {
+            for file in self.store.open.values().filter(|file| file.outbox_rows > 0) {
+                groups.entry(file.key).or_default();
+            }
+        }
+        (groups, worked)
     }
 
-    /// What is still to be told to a sink, oldest first: at most `limit` rows behind `after` (0 is the beginning).
-    pub async fn outbox(&self, sink: &str, after: i64, limit: usize) -> Vec<OutboxRow> {
-        let rows = self.outbox_rows();
-        let mine = rows.1.iter().filter(|(of, row)| &**of == sink && row.id > after);
-        mine.take(limit).map(|(_, row)| row.clone()).collect()
+    fn commit_one_by_one(
+        &mut self,
+        key: FileKey,
+        group: Group,
+        batch: &Batch,
+        told: &mut [Option<(Arc<str>, i64)>],
+        done: &mut [bool],
+        bytes: &mut u64,
+    ) -> u64 {
+        let mut rows = 0;
+        for index in group.entries {
+            let one = Group { entries: vec![index], checkpoints: Vec::new() };
+            match self.commit_group(key, &one, batch, told) {
+                Ok(count) => rows += count,
+                Err(error) if error.trouble() == Trouble::Defect => {
+                    self.queue.count_dropped(&batch.entries[index].entry);
+                }
+                Err(_) => break,
+            }
+            done[index] = true;
+            *bytes += batch.entries[index].bytes();
+        }
+        rows
     }
 
-    /// The day files.
-    #[must_use]
-    pub fn files(&self) -> Arc<Files> {
-        Arc::clone(&self.0.files)
+    /// One transaction: the rows of every session that the group touches, once each, and all that is told of them.
+    fn commit_group(
+        &mut self,
+        key: FileKey,
+        group: &Group,
+        batch: &Batch,
+        told: &mut [Option<(Arc<str>, i64)>],
+    ) -> Result<u64, FileError> {
+        if self.suspects.contains(&key) {
+            let follower = self.take_over(key)?;
+            // What is new goes to the follower; it is sorted anew when it is tried again.
+            let path = follower.path(&self.store.directory);
+            let error = rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
+                Some("took the place of a file that failed".into()),
+            );
+            return Err(FileError::Database { path, error });
+        }
+        self.store.file(key)?;
+        let Self { store, live, updates, work, wall, .. } = self;
+        let Some(file) = store.open.get_mut(&key) else { return Ok(0) };
+        work.clear();
+        let mut statements = Transaction {
+            file,
+            live,
+            updates,
+            wall,
+            obstacle: store.obstacle.as_ref(),
+            next_id: &mut store.next_outbox_id,
+        };
+        let result = statements.run(work, group, batch, told);
+        let (next_attempt, path) = (file.next_attempt + work.attempts, key.path(&store.directory));
+        if let Err(error) = result {
+            if !file.connection.is_autocommit() {
+                let _ = file.connection.execute_batch("ROLLBACK");
+            }
+            return Err(FileError::Database { path, error });
+        }
+        file.next_attempt = next_attempt;
+        self.committed(key, told);
+        Ok(self.work.rows)
     }
 
-    /// Commits what waits and ends; returns when that is done, or `patience` has passed.
-    pub fn stop(&self, _patience: std::time::Duration) {}
-
-    fn outbox_rows(&self) -> MutexGuard<'_, (i64, VecDeque<(Arc<str>, OutboxRow)>)> {
-        self.0.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes over what a transaction did.
+    fn committed(&mut self, key: FileKey, told: &mut [Option<(Arc<str>, i64)>]) {
+        let Self { store, live, spools, updates, work, .. } = self;
+        let Some(file) = store.open.get_mut(&key) else { return };
+        for ((collector, kind), more) in &work.totals {
+            add(file.totals.entry(((*collector).to_owned(), (*kind).to_owned())).or_default(), *more);
+        }
+        for record in work.records.drain(..) {
+            let id = record.facts.id;
+            let was_running = live.contains_key(&id);
+            if record.closed.is_some() {
+                live.remove(&id);
+                file.running = file.running.saturating_sub(u64::from(was_running));
+                for sink in spools.keys() {
+                    updates.remove(&(Arc::clone(sink), id));
+                }
+            } else {
+                live.insert(id, record);
+                file.running += u64::from(!was_running);
+            }
+        }
+        for (sink, bytes) in work.spooled.drain(..) {
+            file.outbox_rows += 1;
+            *spools.entry(sink).or_default() += bytes;
+        }
+        for (subject, id) in work.updates.drain(..) {
+            if live.contains_key(&subject.1) {
+                updates.insert(subject, (key, id));
+            }
+        }
+        for (sink, bytes) in work.replaced.drain(..) {
+            file.outbox_rows = file.outbox_rows.saturating_sub(1);
+            spools.entry(sink).and_modify(|held| *held = held.saturating_sub(bytes));
+        }
+        for (place, bytes) in work.told.drain(..) {
+            file.outbox_rows = file.outbox_rows.saturating_sub(1);
+            if let Some((sink, _)) = told.get_mut(place).and_then(Option::take) {
+                spools.entry(sink).and_modify(|held| *held = held.saturating_sub(bytes));
+            }
+        }
     }
+
+    /// Gives a file up whose last commit may be there or not, and lets a new one of the same day take its place: the
+    /// sessions that run get their rows there, and what is still to be told is copied. Nothing is written to the old
+    /// file again.
+    fn take_over(&mut self, key: FileKey) -> Result<FileKey, FileError> {
+        let newest = self.store.shared.list().into_iter().filter(|other| other.day == key.day).max().unwrap_or(key);
+        let full = || FileError::Io {
+            path: key.path(&self.store.directory),
+            error: std::io::Error::other("too many files of this day failed"),
+        };
+        let follower = FileKey { generation: newest.generation.checked_add(1).ok_or_else(full)?, ..key };
+        let path = follower.path(&self.store.directory);
+        let mut running: Vec<Record> = self.live.values().filter(|record| record.file == key).cloned().collect();
+        let result = self.copy(key, follower, &mut running);
+        let lost = match result {
+            Ok(lost) => lost,
+            Err(error) => {
+                // It holds nothing that anyone was told of.
+                self.store.abandon(follower);
+                let _ = store::remove(&path);
+                return Err(error);
+            }
+        };
+        let count = running.len() as u64;
+        for record in running {
+            self.live.insert(record.facts.id, record);
+        }
+        if let Some(file) = self.store.open.get_mut(&follower) {
+            file.running = count;
+        }
+        self.updates.retain(|_, (file, _)| *file != key);
+        self.store.abandon(key);
+        self.suspects.remove(&key);
+        self.store.publish();
+        self.queue.report(|status| {
+            status.suspect_files += 1;
+            status.lost_rows += lost;
+        });
+        Ok(follower)
+    }
+
+    fn copy(&mut self, from: FileKey, to: FileKey, running: &mut [Record]) -> Result<u64, FileError> {
+        self.store.file(to)?;
+        let Store { open, next_outbox_id, obstacle, directory, .. } = &mut self.store;
+        let old = open.get(&from).map(|file| (&file.connection, file.outbox_rows));
+        let path = to.path(directory);
+        let Some(new) = open.get(&to) else { return Ok(0) };
+        let connection = &new.connection;
+        let mut copied = 0;
+        let mut fill = || -> rusqlite::Result<()> {
+            pass(obstacle.as_ref(), Point::Statement, to)?;
+            connection.execute_batch("BEGIN IMMEDIATE")?;
+            for record in running.iter_mut() {
+                record.file = to;
+                record.is_written = false;
+                record.write(connection)?;
+            }
+            if let Some((old, _)) = old {
+                copied = copy_outbox(old, connection, next_outbox_id)?;
+            }
+            connection.execute("INSERT INTO took_over (generation) VALUES (?1)", [from.generation])?;
+            pass(obstacle.as_ref(), Point::Commit, to)?;
+            connection.execute_batch("COMMIT")
+        };
+        fill().map_err(|error| FileError::Database { path, error })?;
+        let had = old.map_or(0, |(_, rows)| rows);
+        if let Some(new) = open.get_mut(&to) {
+            new.outbox_rows = copied;
+        }
+        Ok(had.saturating_sub(copied))
+    }
+
+    /// Makes the changes to the bans; those that could not be made stay.
+    fn bans(&mut self, orders: &mut Vec<BanOrder>) -> rusqlite::Result<()> {
+        if orders.is_empty() {
+            return Ok(());
+        }
+        let transaction = self.store.state.transaction()?;
+        for order in orders.iter() {
+            let (whom, until) = match order {
+                BanOrder::Keep(ban) => (&ban.whom, Some(int(ban.until_unix_ms))),
+                BanOrder::Lift(whom) => (whom, None),
+            };
+            let address = whom.address.to_canonical().to_string();
+            let kind = whom.kind.map_or("", Kind::as_str);
+            let [vhost, app, stream] =
+                whom.key.as_ref().map_or(["", "", ""], |key| [key.vhost(), key.app(), key.stream()]);
+            match until {
+                Some(until) => transaction
+                    .prepare_cached("INSERT OR REPLACE INTO ban VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                    .execute(params![address, kind, vhost, app, stream, until])?,
+                None => transaction
+                    .prepare_cached(
+                        "DELETE FROM ban WHERE address = ?1 AND kind = ?2 AND vhost = ?3 AND app = ?4 AND stream = ?5",
+                    )?
+                    .execute(params![address, kind, vhost, app, stream])?,
+            };
+        }
+        transaction.commit()?;
+        orders.clear();
+        Ok(())
+    }
+
+    /// Makes room in spools that are too full: updates go first, then the oldest of the others, and what must be told
+    /// never.
+    fn trim(&mut self) -> Result<(), FileError> {
+        let max = self.settings.spool_bytes;
+        let full: Vec<Arc<str>> =
+            self.spools.iter().filter(|(_, bytes)| **bytes > max).map(|(sink, _)| Arc::clone(sink)).collect();
+        for sink in full {
+            for weight in [Weight::Update, Weight::Other] {
+                for file in self.store.open.values_mut().filter(|file| !self.suspects.contains(&file.key)) {
+                    while file.outbox_rows > 0 && self.spools.get(&sink).is_some_and(|bytes| *bytes > max) {
+                        let path = file.key.path(&self.store.directory);
+                        let freed =
+                            trim_file(file, &sink, weight).map_err(|error| FileError::Database { path, error })?;
+                        if freed.is_empty() {
+                            break;
+                        }
+                        let rows = freed.len() as u64;
+                        let bytes: u64 = freed.iter().sum();
+                        file.outbox_rows = file.outbox_rows.saturating_sub(rows);
+                        self.spools.entry(Arc::clone(&sink)).and_modify(|held| *held = held.saturating_sub(bytes));
+                        self.queue.report(|status| match weight {
+                            Weight::Update => status.dropped.tells_update += rows,
+                            _ => status.dropped.tells_other += rows,
+                        });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is done when there is time: old days are closed, and removed when theirs has come.
+    fn chores(&mut self) {
+        let now = Instant::now();
+        if now < self.chores_at || !self.suspects.is_empty() {
+            return;
+        }
+        self.chores_at = now + CHORES_EVERY;
+        let unix_ms = self.wall.unix_ms(now);
+        let found = retention::tidy(&mut self.store, &self.settings, unix_ms);
+        self.store.publish();
+        self.queue.report(|status| {
+            if let Err(error) = found {
+                status.trouble = Some(error.to_string());
+            }
+        });
+    }
+}
+
+impl Work {
+    fn clear(&mut self) {
+        self.records.clear();
+        self.index.clear();
+        self.totals.clear();
+        self.spooled.clear();
+        self.updates.clear();
+        self.replaced.clear();
+        self.told.clear();
+        (self.rows, self.attempts) = (0, 0);
+    }
+}
+
+/// What one transaction reads and where it writes. It changes nothing but the file, so that a failure leaves no trace.
+struct Transaction<'a> {
+    file: &'a DayFile,
+    live: &'a HashMap<SessionId, Record>,
+    updates: &'a HashMap<(Arc<str>, SessionId), (FileKey, i64)>,
+    wall: &'a WallAnchor,
+    obstacle: Option<&'a Obstacle>,
+    next_id: &'a mut i64,
+}
+
+impl Transaction<'_> {
+    fn run(
+        &mut self,
+        work: &mut Work,
+        group: &Group,
+        batch: &Batch,
+        told: &[Option<(Arc<str>, i64)>],
+    ) -> rusqlite::Result<()> {
+        let connection = &self.file.connection;
+        self.pass(Point::Statement)?;
+        connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        for index in &group.entries {
+            if let Some(waiting) = batch.entries.get(*index) {
+                self.entry(work, &waiting.entry)?;
+            }
+        }
+        for (id, sample) in &group.checkpoints {
+            let at_ms = self.wall.unix_ms(sample.at);
+            if let Some(record) = self.record(work, *id, || None)
+                && record.closed.is_none()
+            {
+                record.checkpoint(&sample.counters, at_ms);
+            }
+        }
+        for record in &mut work.records {
+            self.pass(Point::Statement)?;
+            record.write(connection)?;
+            work.rows += 1;
+        }
+        for ((collector, kind), more) in &work.totals {
+            let key = ((*collector).to_owned(), (*kind).to_owned());
+            let mut sum = self.file.totals.get(&key).copied().unwrap_or_default();
+            add(&mut sum, *more);
+            self.file.write_total(collector, kind, sum)?;
+        }
+        if self.file.outbox_rows > 0 {
+            for (place, row) in told.iter().enumerate() {
+                let Some((sink, id)) = row else { continue };
+                self.pass(Point::Statement)?;
+                if let Some(bytes) = delete(connection, *id, sink)? {
+                    work.told.push((place, bytes));
+                }
+            }
+        }
+        self.pass(Point::Commit)?;
+        connection.prepare_cached("COMMIT")?.execute([])?;
+        Ok(())
+    }
+
+    fn entry(&mut self, work: &mut Work, entry: &Entry) -> rusqlite::Result<()> {
+        let at_ms = self.wall.unix_ms(entry.event.at());
+        match &*entry.event {
+            Event::Session(change) => {
+                let id = change.facts.id;
+                let key = self.file.key;
+                let unknown = || Some(Record::new(&change.facts, key));
+                if let Some(record) = self.record(work, id, unknown)
+                    && record.closed.is_none()
+                {
+                    record.apply(change, at_ms, false);
+                    if matches!(change.what, What::Closed(..)) && record.started_ms.is_some() {
+                        let counters = &record.counters;
+                        let total = Total { sessions: 1, rx_bytes: counters.rx_bytes, tx_bytes: counters.tx_bytes };
+                        let facts = &change.facts;
+                        add(work.totals.entry((facts.protocol.collector(), facts.kind.as_str())).or_default(), total);
+                    }
+                }
+            }
+            Event::Attempt(attempt) => self.attempt(work, attempt, at_ms)?,
+            Event::Stream(_) | Event::Server(_) => {}
+        }
+        for tell in &entry.tells {
+            self.tell(work, tell, at_ms)?;
+        }
+        Ok(())
+    }
+
+    /// The session's row as it will be; `unknown` makes one of a session that is not on record.
+    fn record<'w>(
+        &self,
+        work: &'w mut Work,
+        id: SessionId,
+        unknown: impl FnOnce() -> Option<Record>,
+    ) -> Option<&'w mut Record> {
+        if let Some(index) = work.index.get(&id) {
+            return work.records.get_mut(*index);
+        }
+        let record = self.live.get(&id).cloned().or_else(unknown)?;
+        work.index.insert(id, work.records.len());
+        work.records.push(record);
+        work.records.last_mut()
+    }
+
+    fn attempt(&self, work: &mut Work, attempt: &Attempt, at_ms: u64) -> rusqlite::Result<()> {
+        self.pass(Point::Statement)?;
+        let id = self.file.next_attempt + work.attempts;
+        work.attempts += 1;
+        work.rows += 1;
+        let (protocol, kind) = (attempt.protocol.as_str(), attempt.kind.map(Kind::as_str));
+        let remote = attempt.remote.ip().to_canonical().to_string();
+        let reason = attempt.reason.reason.as_str();
+        let detail = Some(attempt.reason.detail).filter(|detail| !detail.is_empty());
+        let text = |text: Option<&'static str>| text.map_or(ValueRef::Null, |text| ValueRef::Text(text.as_bytes()));
+        let crc = row::checksum(&[
+            ValueRef::Integer(id),
+            ValueRef::Integer(int(at_ms)),
+            ValueRef::Text(protocol.as_bytes()),
+            text(kind),
+            ValueRef::Text(remote.as_bytes()),
+            ValueRef::Text(reason.as_bytes()),
+            text(detail),
+        ]);
+        let sql = "INSERT INTO attempt (id, at_ms, protocol, kind, remote_ip, reason, detail, crc) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let mut statement = self.file.connection.prepare_cached(sql)?;
+        statement.execute(params![id, int(at_ms), protocol, kind, remote, reason, detail, crc])?;
+        Ok(())
+    }
+
+    fn tell(&mut self, work: &mut Work, tell: &Tell, at_ms: u64) -> rusqlite::Result<()> {
+        self.pass(Point::Statement)?;
+        let connection = &self.file.connection;
+        let id = *self.next_id;
+        if !insert_tell(connection, id, tell, at_ms)? {
+            return Ok(());
+        }
+        *self.next_id += 1;
+        work.rows += 1;
+        work.spooled.push((Arc::clone(&tell.sink), tell.body.len() as u64));
+        if let (Weight::Update, Some(session)) = (tell.weight, tell.session) {
+            let subject = (Arc::clone(&tell.sink), session);
+            let here = work.updates.iter().rev().find(|(other, _)| *other == subject).map(|(_, id)| *id);
+            let before = here
+                .or_else(|| self.updates.get(&subject).filter(|(file, _)| *file == self.file.key).map(|(_, id)| *id));
+            if let Some(before) = before
+                && let Some(bytes) = delete(connection, before, &tell.sink)?
+            {
+                work.replaced.push((Arc::clone(&tell.sink), bytes));
+            }
+            work.updates.push((subject, id));
+        }
+        Ok(())
+    }
+
+    fn pass(&self, point: Point) -> rusqlite::Result<()> {
+        pass(self.obstacle, point, self.file.key)
+    }
+}
+
+fn pass(obstacle: Option<&Obstacle>, point: Point, key: FileKey) -> rusqlite::Result<()> {
+    obstacle.map_or(Ok(()), |obstacle| obstacle(point, key))
+}
+
+/// Puts a row into the outbox; false when the same sink was to be told of the same event already.
+pub fn insert_tell(connection: &Connection, id: i64, tell: &Tell, at_ms: u64) -> rusqlite::Result<bool> {
+    let session = tell.session.map(id_bytes);
+    let crc = row::checksum(&[
+        ValueRef::Integer(id),
+        ValueRef::Text(tell.sink.as_bytes()),
+        ValueRef::Text(tell.event_id.as_bytes()),
+        session.as_ref().map_or(ValueRef::Null, |session| ValueRef::Blob(session)),
+        ValueRef::Integer(tell.weight.rank().into()),
+        ValueRef::Integer(int(at_ms)),
+        ValueRef::Blob(&tell.body),
+    ]);
+    let sql = "INSERT INTO outbox (id, sink, event_id, session, weight, at_ms, body, crc) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (sink, event_id) DO NOTHING";
+    let session = session.as_ref().map(|session| &session[..]);
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.execute(params![
+        id,
+        &*tell.sink,
+        tell.event_id,
+        session,
+        tell.weight.rank(),
+        int(at_ms),
+        &tell.body[..],
+        crc
+    ])?;
+    Ok(rows == 1)
+}
+
+/// Takes a row out of the outbox; the bytes of its body if it was there.
+fn delete(connection: &Connection, id: i64, sink: &str) -> rusqlite::Result<Option<u64>> {
+    let sql = "DELETE FROM outbox WHERE id = ?1 AND sink = ?2 RETURNING LENGTH(body)";
+    let found: Option<i64> =
+        connection.prepare_cached(sql)?.query_row(params![id, sink], |row| row.get(0)).optional()?;
+    Ok(found.map(|bytes| u64::try_from(bytes).unwrap_or(0)))
+}
+
+/// Takes the oldest rows of one weight out of the outbox; the bytes of each body.
+fn trim_file(file: &DayFile, sink: &str, weight: Weight) -> rusqlite::Result<Vec<u64>> {
+    // The second condition on the weight is what lets SQLite use the index of what may leave.
+    let sql = "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE sink = ?1 AND weight = ?2 AND weight < 2 \
+               ORDER BY id LIMIT ?3) RETURNING LENGTH(body)";
+    let mut statement = file.connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![sink, weight.rank(), TRIMMED], |row| row.get::<_, i64>(0))?;
+    rows.map(|bytes| Ok(u64::try_from(bytes?).unwrap_or(0))).collect()
+}
+
+/// Copies what can be read of an outbox in its order, under new names; how many rows that was.
+pub fn copy_outbox(from: &Connection, to: &Connection, next_id: &mut i64) -> rusqlite::Result<u64> {
+    let mut copied = 0;
+    let sql = "SELECT sink, event_id, session, weight, at_ms, body FROM outbox ORDER BY id";
+    let Ok(mut statement) = from.prepare(sql) else { return Ok(0) };
+    let Ok(mut rows) = statement.query([]) else { return Ok(0) };
+    // An error here is the old file's, which is why there is a new one.
+    while let Ok(Some(row)) = rows.next() {
+        let Some((tell, at_ms)) = tell_of(row) else { continue };
+        if insert_tell(to, *next_id, &tell, at_ms)? {
+            *next_id += 1;
+            copied += 1;
+        }
+    }
+    Ok(copied)
+}
+
+fn tell_of(row: &rusqlite::Row<'_>) -> Option<(Tell, u64)> {
+    let session = row.get_ref(2).ok()?.as_blob_or_null().ok()?.and_then(row::session_id);
+    let tell = Tell {
+        sink: row.get::<_, String>(0).ok()?.into(),
+        event_id: row.get(1).ok()?,
+        weight: Weight::from_rank(row.get(3).ok()?),
+        session,
+        body: row.get::<_, Vec<u8>>(5).ok()?.into(),
+    };
+    Some((tell, u64::try_from(row.get::<_, i64>(4).ok()?).unwrap_or(0)))
 }

@@ -16,11 +16,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::admission::LoadState;
 use crate::control::Dependencies;
 use crate::control::view::{ShardRow, View};
 use crate::metrics::text::{Page, Type};
 use crate::names::{Kind, Protocol};
+use crate::proto::rtmp::Glitch;
 use crate::session::{Reason, State};
+use crate::stdx::histogram::Histogram;
 
 /// What the page says that the view does not hold.
 #[derive(Clone, Debug, Default)]
@@ -54,10 +57,31 @@ fn server(page: &mut Page, view: &View, beside: &Beside, now: Instant) {
     page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     page.family("sluicegate_uptime_seconds", Type::Gauge, "Time since the server's start.");
     page.sample(&[], now.saturating_duration_since(view.started_at).as_secs_f64());
-    page.family("sluicegate_ready", Type::Gauge, "1 while all listeners are armed and no drain runs.");
-    page.sample(&[], u8::from(view.ready && !view.draining));
+    page.family(
+        "sluicegate_ready",
+        Type::Gauge,
+        "1 while all listeners are armed, no drain runs and the load is not red.",
+    );
+    page.sample(&[], u8::from(view.ready && !view.draining && view.load.state < LoadState::Red));
     page.family("sluicegate_draining", Type::Gauge, "1 while the server ends its sessions and takes no new ones.");
     page.sample(&[], u8::from(view.draining));
+    page.family(
+        "sluicegate_config_generation",
+        Type::Gauge,
+        "Which configuration is in force: 1 is that of the start, each reload that takes effect makes the next.",
+    );
+    page.sample(&[], view.config_generation);
+    page.family("sluicegate_config_reloads_total", Type::Counter, "Reloads, by what came of them.");
+    page.sample(&[("result", "applied")], view.config_generation.saturating_sub(1));
+    page.sample(&[("result", "refused")], view.reloads_refused);
+    page.family(
+        "sluicegate_load_state",
+        Type::Gauge,
+        "How hard pressed the server is: 0 green, 1 yellow, 2 orange, 3 red.",
+    );
+    page.sample(&[], view.load.state.level());
+    page.family("sluicegate_load_pressure", Type::Gauge, "The worst of memory, descriptors and lateness, as a share.");
+    page.sample(&[], f64::from(view.pressure.0) / 1_000.0);
     page.family("sluicegate_events_total", Type::Counter, "Events recorded on the bus.");
     page.sample(&[], beside.events);
     page.family(
@@ -108,8 +132,26 @@ fn sessions(page: &mut Page, view: &View) {
     for (protocol, count) in viewers {
         page.sample(&[("proto", protocol.as_str())], count);
     }
-    page.family("sluicegate_viewer_queue_bytes", Type::Gauge, "Bytes waiting for all players together.");
+    page.family("sluicegate_viewers_queue_bytes", Type::Gauge, "Bytes waiting for all players together.");
     page.sample(&[], queued);
+    page.family(
+        "sluicegate_viewer_queue_bytes",
+        Type::Histogram,
+        "Bytes waiting for one player, counted whenever its shard reports it.",
+    );
+    page.histogram(&[], &view.times.queue, whole);
+    page.family(
+        "sluicegate_time_to_first_media_seconds",
+        Type::Histogram,
+        "From a player's first contact to its first media.",
+    );
+    page.histogram(&[], &view.times.first_media, seconds);
+    page.family(
+        "sluicegate_kick_seconds",
+        Type::Histogram,
+        "From an order to end sessions to its completion on every shard.",
+    );
+    page.histogram(&[], &view.times.kick, seconds);
 
     page.family("sluicegate_session_opens_total", Type::Counter, "Sessions opened.");
     for protocol in Protocol::ALL {
@@ -169,11 +211,25 @@ fn limit_hits(page: &mut Page, view: &View) {
     });
     let mut hits: BTreeMap<&str, u64> = BTreeMap::new();
     for (reason, count) in ends {
-        if matches!(reason.reason, Reason::LimitExceeded | Reason::ConcurrencyLimit) {
+        let is_limit = match reason.reason {
+            Reason::LimitExceeded | Reason::ConcurrencyLimit => true,
+            Reason::Overload => matches!(reason.detail, "connections" | "unauthenticated"),
+            _ => false,
+        };
+        if is_limit {
             *hits.entry(reason.detail).or_default() += count;
         }
     }
-    page.family("sluicegate_limit_hits_total", Type::Counter, "Sessions and attempts ended by a limit.");
+    // Nobody is refused by this one: peers wait in the kernel's backlog.
+    let waits = view.shards.iter().map(|shard| shard.load.accept_rate_hits).sum::<u64>();
+    if waits > 0 {
+        hits.insert("accept_rate", waits);
+    }
+    page.family(
+        "sluicegate_limit_hits_total",
+        Type::Counter,
+        "Sessions and attempts ended by a limit, and times that accept_rate let peers wait.",
+    );
     for (limit, count) in hits {
         page.sample(&[("limit", limit)], count);
     }
@@ -191,6 +247,28 @@ fn streams(page: &mut Page, view: &View) {
 }
 
 fn shards(page: &mut Page, view: &View, now: Instant) {
+    page.family("sluicegate_glitches_total", Type::Counter, "Legal but suspicious things seen on connections.");
+    for (place, rule) in Glitch::ALL.into_iter().enumerate() {
+        let count = |shard: &ShardRow| shard.load.glitches.iter().nth(place).map_or(0, |(_, count)| count);
+        page.sample(&[("rule", rule.as_str())], view.shards.iter().map(count).sum::<u64>());
+    }
+    let mut fanout = Histogram::default();
+    for shard in &view.shards {
+        fanout.add(&shard.load.fanout);
+    }
+    page.family(
+        "sluicegate_fanout_seconds",
+        Type::Histogram,
+        "From the arrival of a frame to its last player's socket on the shard, once for each stream and round.",
+    );
+    page.histogram(&[], &fanout, seconds);
+    page.family(
+        "sluicegate_session_types_disabled",
+        Type::Gauge,
+        "Protocols in a role that are refused because two of their sessions met a defect of ours within a second.",
+    );
+    page.sample(&[], view.shards.iter().map(|shard| shard.load.types_disabled).max().unwrap_or_default());
+
     // Every shard holds every ban.
     page.family("sluicegate_bans", Type::Gauge, "Bans in force.");
     page.sample(&[], view.shards.iter().map(|shard| shard.load.bans).max().unwrap_or_default());
@@ -204,9 +282,6 @@ fn shards(page: &mut Page, view: &View, now: Instant) {
     family("sluicegate_ban_hits_total", Type::Counter, "Requests refused by a ban.", &|shard| {
         Count(shard.load.ban_hits)
     });
-    family("sluicegate_glitches_total", Type::Counter, "Legal but suspicious things seen on connections.", &|shard| {
-        Count(shard.load.glitches)
-    });
     family("sluicegate_internal_errors_total", Type::Counter, "Defects of ours; each closed one session.", &|shard| {
         Count(shard.load.internal_errors)
     });
@@ -215,6 +290,12 @@ fn shards(page: &mut Page, view: &View, now: Instant) {
         Type::Gauge,
         "How late a shard was for its tick, at worst, lately.",
         &|shard| Seconds(shard.load.loop_lag_max),
+    );
+    family(
+        "sluicegate_loop_lag_p99_seconds",
+        Type::Gauge,
+        "How late a shard was at most for 99 of 100 ticks of the last ten seconds.",
+        &|shard| Seconds(shard.load.loop_lag_p99),
     );
     family("sluicegate_report_age_seconds", Type::Gauge, "Time since a shard was last heard of.", &|shard| {
         Seconds(now.saturating_duration_since(shard.reported_at.unwrap_or(view.started_at)))
@@ -236,6 +317,12 @@ fn shards(page: &mut Page, view: &View, now: Instant) {
         "Times that accepting paused for want of descriptors.",
         &|shard| Count(shard.load.accept_pauses),
     );
+    family(
+        "sluicegate_accept_paused_seconds_total",
+        Type::Counter,
+        "Time in which a shard's listeners took nobody, for want of descriptors, by rate, or under load.",
+        &|shard| Seconds(shard.load.accept_paused),
+    );
     family("sluicegate_reads_total", Type::Counter, "Read calls.", &|shard| Count(shard.load.reads));
     family("sluicegate_writes_total", Type::Counter, "Write calls.", &|shard| Count(shard.load.writes));
     family("sluicegate_read_bytes_total", Type::Counter, "Bytes read from peers, sessions or not.", &|shard| {
@@ -245,9 +332,29 @@ fn shards(page: &mut Page, view: &View, now: Instant) {
         Count(shard.load.tx_bytes)
     });
     family("sluicegate_rounds_total", Type::Counter, "Rounds of the pump.", &|shard| Count(shard.load.rounds));
+    family(
+        "sluicegate_turns_cut_total",
+        Type::Counter,
+        "Turns that ended with messages left for the next.",
+        &|shard| Count(shard.load.turns_cut),
+    );
+    family("sluicegate_wakeups_total", Type::Counter, "Times that mail or a relay woke a shard.", &|shard| {
+        Count(shard.load.wakeups)
+    });
     family("sluicegate_mail_backlog", Type::Gauge, "Mail that waits for room in the queue to control.", &|shard| {
         count(shard.load.mail_backlog)
     });
+}
+
+/// Microseconds as the page has them.
+fn seconds(micros: u64) -> f64 {
+    Duration::from_micros(micros).as_secs_f64()
+}
+
+/// Sums beyond 2^53 lose their last digits, which nobody reads.
+#[expect(clippy::cast_precision_loss, reason = "see above")]
+fn whole(count: u64) -> f64 {
+    count as f64
 }
 
 /// A value of one shard: counts stay whole, whatever their size.

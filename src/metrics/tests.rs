@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::admission::load::{Load, Pressure};
 use crate::control::Settings;
 use crate::control::model::Model;
 use crate::event::{Attempt, StreamEvent, StreamWhat};
 use crate::names::{ConnectionId, Name, SessionId, ShardId, StreamKey};
+use crate::proto::rtmp::Glitches;
 use crate::session::{Change, CloseReason, Counters, Facts, Reason, What};
 use crate::shard::mail::ShardLoad;
 use crate::stdx::clock::WallAnchor;
@@ -18,7 +20,7 @@ use crate::stdx::clock::WallAnchor;
 fn parse(page: &str) -> HashMap<String, f64> {
     let mut series = HashMap::new();
     let mut families = BTreeSet::new();
-    let (mut helped, mut family) = (String::new(), String::new());
+    let (mut helped, mut family, mut is_histogram) = (String::new(), String::new(), false);
     assert!(page.ends_with('\n'));
     for line in page.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
@@ -28,14 +30,17 @@ fn parse(page: &str) -> HashMap<String, f64> {
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').expect(line);
             assert_eq!(name, helped, "TYPE follows its HELP");
-            assert!(matches!(kind, "counter" | "gauge"), "{line}");
+            assert!(matches!(kind, "counter" | "gauge" | "histogram"), "{line}");
+            is_histogram = kind == "histogram";
             assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
             assert!(families.insert(name.to_owned()), "{name} appears twice");
             family = name.to_owned();
         } else {
             let (name, value) = line.rsplit_once(' ').expect(line);
             let bare = name.split('{').next().unwrap();
-            assert_eq!(bare, family, "a sample outside its family");
+            let parts = ["_bucket", "_sum", "_count"].map(|part| format!("{family}{part}"));
+            let is_part = is_histogram && parts.iter().any(|part| part == bare);
+            assert!(if is_histogram { is_part } else { bare == family }, "a sample outside its family: {line}");
             check_labels(&name[bare.len()..]);
             let value: f64 = value.parse().expect(line);
             assert!(value.is_finite() && value >= 0.0, "{line}");
@@ -184,13 +189,25 @@ fn numbers_are_those_of_the_view() {
     desk.say(&viewer, What::Updated(bytes(10, 1_000)));
     desk.say(&gone, What::Closed(Reason::Kicked.into(), bytes(500, 50)));
     desk.view.publish_replaced = 2;
+    desk.view.load = Load { state: LoadState::Orange, patience_percent: 50 };
+    desk.view.pressure = Pressure(875);
+    desk.view.times.kick.record(250_000);
+    desk.view.times.queue.record(40_000);
+    let mut glitches = Glitches::default();
+    glitches.add(Glitch::Abort, 3);
+    let mut load =
+        ShardLoad { accept_paused: Duration::from_millis(1_500), accept_rate_hits: 6, ..ShardLoad::default() };
+    load.glitches.add(&glitches);
+    for micros in [100, 3_000, 100_000_000] {
+        load.fanout.record(micros);
+    }
     desk.view.shards[1].load = ShardLoad {
         dropped_frames: 4,
         bans: 3,
         internal_errors: 1,
         loop_lag_max: Duration::from_millis(5),
         log_bytes: 99,
-        ..ShardLoad::default()
+        ..load
     };
     let series = parse(&desk.page());
     for (name, value) in [
@@ -204,6 +221,21 @@ fn numbers_are_those_of_the_view() {
         ("sluicegate_bytes_total{proto=\"rtmp\",role=\"publish\",dir=\"rx\"}", 500.0),
         ("sluicegate_publish_replaced_total", 2.0),
         ("sluicegate_frames_dropped_total{cause=\"slow_player\"}", 4.0),
+        ("sluicegate_load_state", 2.0),
+        ("sluicegate_load_pressure", 0.875),
+        ("sluicegate_glitches_total{rule=\"abort\"}", 3.0),
+        ("sluicegate_glitches_total{rule=\"command\"}", 0.0),
+        ("sluicegate_accept_paused_seconds_total{worker=\"1\"}", 1.5),
+        ("sluicegate_limit_hits_total{limit=\"accept_rate\"}", 6.0),
+        ("sluicegate_fanout_seconds_bucket{le=\"0.000128\"}", 1.0),
+        ("sluicegate_fanout_seconds_bucket{le=\"0.004096\"}", 2.0),
+        ("sluicegate_fanout_seconds_bucket{le=\"+Inf\"}", 3.0),
+        ("sluicegate_fanout_seconds_sum", 100.003_1),
+        ("sluicegate_fanout_seconds_count", 3.0),
+        ("sluicegate_time_to_first_media_seconds_count", 1.0),
+        ("sluicegate_viewer_queue_bytes_bucket{le=\"65536\"}", 1.0),
+        ("sluicegate_viewer_queue_bytes_bucket{le=\"32768\"}", 0.0),
+        ("sluicegate_kick_seconds_sum", 0.25),
         ("sluicegate_bans", 3.0),
         ("sluicegate_api_plaintext", 1.0),
         ("sluicegate_internal_errors_total{worker=\"1\"}", 1.0),
@@ -242,10 +274,12 @@ fn limit_hits_are_summed_by_limit_over_sessions_and_attempts() {
     // These are not limits, whatever their detail.
     desk.refuse(CloseReason::with(Reason::ProtocolError, "output"));
     desk.refuse(Reason::HandshakeTimeout.into());
+    desk.refuse(CloseReason::with(Reason::Overload, "orange"));
+    desk.refuse(CloseReason::with(Reason::Overload, "unauthenticated"));
     let series = parse(&desk.page());
     let mut hits: Vec<_> = series.iter().filter(|(name, _)| name.starts_with("sluicegate_limit_hits_total")).collect();
     hits.sort_by_key(|(name, _)| *name);
-    let expected = [("ip", 1.0), ("output", 1.0), ("rtmp.partial_bytes", 3.0)];
+    let expected = [("ip", 1.0), ("output", 1.0), ("rtmp.partial_bytes", 3.0), ("unauthenticated", 1.0)];
     assert_eq!(hits.len(), expected.len(), "{hits:?}");
     for ((name, value), (limit, count)) in hits.into_iter().zip(expected) {
         assert_eq!(

@@ -3,6 +3,8 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
+use crate::stdx::histogram::Histogram;
+
 /// What to send the page as.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -13,7 +15,7 @@ pub enum Type {
     Counter,
     /// Rise and fall.
     Gauge,
-    /// Counts of values by size.
+    /// Counts of values by size, added with [`Page::histogram`].
     Histogram,
 }
 
@@ -63,7 +65,7 @@ impl Page {
     }
 
     /// Adds a histogram of times to the family. `buckets` gives the upper ends and how many fell below each and not into
-    /// an earlier one. Every line of it but the last two has a label more, `le`.
+    /// an earlier one.
     pub fn buckets(
         &mut self,
         labels: &[(&str, &str)],
@@ -71,19 +73,37 @@ impl Page {
         count: u64,
         sum: Duration,
     ) {
-        let name = self.name.clone();
-        self.name = format!("{name}_bucket");
         let mut below = 0u64;
         let ends = buckets.map(|(end, count)| {
             below = below.saturating_add(count);
-            (end.to_string(), below)
+            (end, below)
         });
+        self.cumulated(labels, ends, count, sum.as_secs_f64());
+    }
+
+    /// Adds a histogram to the family, each value of which is `unit` times what was counted. Every line of it but the last
+    /// two has a label more, `le`.
+    pub fn histogram<const FIRST: u32>(
+        &mut self,
+        labels: &[(&str, &str)],
+        values: &Histogram<FIRST>,
+        unit: impl Fn(u64) -> f64,
+    ) {
+        let ends = values.buckets().map(|(end, count)| (unit(end), count));
+        self.cumulated(labels, ends, values.count(), unit(values.sum()));
+    }
+
+    /// The same from how many values were up to each upper end, all of them, and their sum.
+    fn cumulated(&mut self, labels: &[(&str, &str)], ends: impl Iterator<Item = (f64, u64)>, count: u64, sum: f64) {
+        let name = self.name.clone();
+        self.name = format!("{name}_bucket");
+        let ends = ends.map(|(end, below)| (end.to_string(), below));
         for (end, below) in ends.chain([("+Inf".to_owned(), count)]) {
             let labels: Vec<(&str, &str)> = labels.iter().copied().chain([("le", end.as_str())]).collect();
             self.sample(&labels, below);
         }
         self.name = format!("{name}_sum");
-        self.sample(labels, sum.as_secs_f64());
+        self.sample(labels, sum);
         self.name = format!("{name}_count");
         self.sample(labels, count);
         self.name = name;

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt;
@@ -12,20 +13,22 @@ use glommio::timer::sleep;
 
 use crate::adapter::streams::Expired;
 use crate::adapter::{Outgoing, StreamSlot};
+use crate::admission::Load;
 use crate::io::doorbell::Doorbell;
 use crate::names::SessionId;
 use crate::session::{CloseReason, Reason};
 use crate::shard::accept::Listening;
 use crate::shard::connection::Connection;
+use crate::shard::lag::Lag;
 use crate::shard::mail::{OrderId, Report, ShardLoad, ToControl, ToShard};
-use crate::shard::{Phase, Shard};
+use crate::shard::{Phase, Rules, Shard};
 
-/// How often the clerk looks at the clock.
-const TICK: Duration = Duration::from_millis(20);
 /// How often it looks at every connection's deadline: a deadline is kept to this and no finer.
 const SWEEP: Duration = Duration::from_millis(100);
 /// Mail read before others get their turn.
 const MAIL_PER_TURN: usize = 256;
+/// Connections that take over new rules before others get their turn.
+const ADOPTIONS_PER_TURN: usize = 1_024;
 /// Sessions closed by one order before others get their turn.
 const CLOSES_PER_TURN: usize = 256;
 
@@ -38,9 +41,14 @@ pub async fn run(shard: Rc<Shard>, mut bell: Doorbell, listeners: Vec<Listening>
             let mut tick = pin!(sleep(until_tick));
             let rung = poll_fn(|cx| {
                 *shard.clerk_waker.borrow_mut() = Some(cx.waker().clone());
-                bell.poll_wait(cx, || shard.post.has_for_shard(shard.id))
+                bell.poll_wait(cx, || shard.post.has_for_shard(shard.id)).map(|()| true)
             });
-            rung.or(async { tick.as_mut().await }).await;
+            let ticked = async {
+                tick.as_mut().await;
+                false
+            };
+            let is_rung = rung.or(ticked).await;
+            shard.totals.borrow_mut().wakeups += u64::from(is_rung);
         }
         let now = Instant::now();
         shard.contained(|| shard.core.borrow_mut().streams.pull(now, &shard.packager));
@@ -62,6 +70,7 @@ struct Clock {
     next_sweep: Instant,
     next_report: Instant,
     lag_max: Duration,
+    lag: Lag,
     drain_began_at: Option<Instant>,
     stop_at: Cell<Option<Instant>>,
 }
@@ -73,6 +82,7 @@ impl Clock {
             next_sweep: now,
             next_report: now,
             lag_max: Duration::ZERO,
+            lag: Lag::default(),
             drain_began_at: None,
             stop_at: Cell::new(None),
         }
@@ -116,6 +126,8 @@ impl Shard {
                 ToShard::Unban(whom) => {
                     self.core.borrow_mut().policy.bans.remove(&whom);
                 }
+                ToShard::Configure { order, rules } => self.configure(order, &rules).await,
+                ToShard::Load(load) => self.set_load(load).await,
                 ToShard::Drain { deadline } => self.begin_drain(deadline, listeners),
                 ToShard::Stop => self.begin_drain(now, listeners),
             }
@@ -138,22 +150,56 @@ impl Shard {
         }
     }
 
-    /// Ends sessions by order. The record of each is closed and its socket shut down before this returns.
+    /// The pressure on the server has changed: newcomers, streams and then every connection obey other rules.
+    async fn set_load(&self, load: Load) {
+        self.core.borrow_mut().set_load(load);
+        self.intake.set_open(load.state.accepts());
+        let keys: Vec<usize> = self.connections.borrow().iter().map(|(key, _)| key).collect();
+        for some in keys.chunks(ADOPTIONS_PER_TURN) {
+            for connection in some.iter().filter_map(|key| self.connection(*key)).filter(|it| it.is_open()) {
+                self.guarded(&connection, || self.adopt(&connection));
+            }
+            glommio::yield_if_needed().await;
+        }
+    }
+
+    /// Ends sessions by order.
     async fn close_sessions(&self, order: OrderId, sessions: &[SessionId], reason: CloseReason) {
+        let sessions: Vec<_> = sessions.iter().map(|id| (*id, reason)).collect();
+        let count = self.end_sessions(&sessions).await;
+        self.say(Instant::now(), ToControl::Done { order, count });
+    }
+
+    /// Obeys new rules, and ends the sessions that changed admission rules turn away.
+    async fn configure(&self, order: OrderId, rules: &Rules) {
+        *self.settings.borrow_mut() = rules.shard.clone();
+        let turned_away = {
+            let mut core = self.core.borrow_mut();
+            core.configure(rules.sessions.clone(), Arc::clone(&rules.rtmp));
+            core.streams.configure(rules.streams.clone());
+            core.change_gate(Arc::clone(&rules.gate))
+        };
+        let count = self.end_sessions(&turned_away).await;
+        self.say(Instant::now(), ToControl::Done { order, count });
+    }
+
+    /// Ends sessions; returns how many were here. The record of each is closed and its socket shut down before this
+    /// returns.
+    async fn end_sessions(&self, sessions: &[(SessionId, CloseReason)]) -> usize {
         let mut count = 0;
         for some in sessions.chunks(CLOSES_PER_TURN) {
             let now = Instant::now();
-            for id in some {
+            for (id, reason) in some {
                 let owner = self.core.borrow().owner(*id);
                 if let Some(connection) = owner.and_then(|who| self.connection(who.0)) {
-                    self.guarded(&connection, || self.end(&connection, now, reason, true));
+                    self.guarded(&connection, || self.end(&connection, now, *reason, true));
                     count += 1;
                 }
             }
             self.post_outgoing(now);
             glommio::yield_if_needed().await;
         }
-        self.say(Instant::now(), ToControl::Done { order, count });
+        count
     }
 
     /// Does something for one connection; a defect in it costs that connection and nothing else.
@@ -176,8 +222,11 @@ impl Shard {
 
     fn tick(self: &Rc<Self>, clock: &mut Clock) {
         let now = Instant::now();
-        clock.lag_max = clock.lag_max.max(now.saturating_duration_since(clock.next_tick));
-        clock.next_tick = now + TICK;
+        let late = now.saturating_duration_since(clock.next_tick);
+        clock.lag_max = clock.lag_max.max(late);
+        clock.lag.record(late);
+        clock.next_tick = now + self.tick;
+        self.totals.borrow_mut().ticks += 1;
         // Publishers that ran ahead of the clock may be due again.
         for key in std::mem::take(&mut *self.paused.borrow_mut()) {
             if let Some(connection) = self.connection(key) {
@@ -189,7 +238,7 @@ impl Shard {
             self.sweep(now);
         }
         if now >= clock.next_report {
-            clock.next_report = now + self.settings.report_every;
+            clock.next_report = now + self.settings.borrow().report_every;
             self.report(now, clock);
         }
         if let Phase::Draining { deadline } = self.state.get() {
@@ -242,8 +291,10 @@ impl Shard {
         core.streams.sample(now, &mut streams);
         let load = ShardLoad {
             connections: self.connections.borrow().len(),
-            unauthenticated: self.unauthenticated.get(),
+            unauthenticated: self.strangers.borrow().count(),
             loop_lag_max: std::mem::take(&mut clock.lag_max),
+            loop_lag_p99: clock.lag.p99(),
+            types_disabled: self.types.disabled(),
             queue_bytes: core.sessions.queue_bytes_total(),
             log_bytes: core.streams.log_bytes(),
             dropped_frames: core.dropped_frames,
@@ -291,7 +342,7 @@ impl Shard {
             return;
         }
         open.retain(|connection| !connection.with_adapter(|adapter| adapter.is_publisher()));
-        let ticks_left = total.saturating_sub(passed).as_millis() / TICK.as_millis() + 1;
+        let ticks_left = total.saturating_sub(passed).as_millis() / self.tick.as_millis().max(1) + 1;
         let share = open.len().div_ceil(usize::try_from(ticks_left).unwrap_or(usize::MAX).max(1));
         for connection in open.into_iter().take(share) {
             self.guarded(connection, || self.end(connection, now, Reason::Drain.into(), true));
@@ -306,3 +357,6 @@ fn thread_cpu() -> Duration {
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests;

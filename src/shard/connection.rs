@@ -10,14 +10,18 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::adapter::{Flow, Rtmp, Sent, Wire};
+use crate::admission::sources::Place;
 use crate::io::tcp;
 use crate::session::{CloseReason, Reason};
 use crate::shard::Shard;
+use crate::stdx::ahead;
+use crate::stream::Subscriber;
 
 /// Reads in one turn before others get theirs: 256 KiB.
 const READS_PER_TURN: u32 = 4;
-/// Frames and requests in one turn before others get theirs, for a peer whose messages are tiny.
-const EVENTS_PER_TURN: usize = 200;
+/// Messages obeyed in one turn before others get theirs, for a peer whose messages are tiny: one read may hold
+/// thousands.
+const MESSAGES_PER_TURN: u32 = 200;
 /// Published bytes of one stream that the pump has not handed out, beyond which its publisher is not read: the pace of
 /// the fan-out. Two hundred megabits a second pass within `latency_max`.
 const UNFLUSHED_MAX: u64 = 1 << 20;
@@ -34,6 +38,10 @@ pub struct Connection {
     pub key: usize,
     /// The peer.
     pub remote: SocketAddr,
+    /// Where its source is counted.
+    pub place: Place,
+    /// Its number among the strangers, or 0 once it is admitted.
+    pub stranger: Cell<u64>,
     stream: RefCell<tcp::Stream>,
     adapter: RefCell<Rtmp>,
     waker: RefCell<Option<Waker>>,
@@ -64,11 +72,13 @@ enum Phase {
 impl Connection {
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(key: usize, remote: SocketAddr, stream: tcp::Stream, adapter: Rtmp) -> Self {
+    pub fn new(key: usize, remote: SocketAddr, place: Place, stream: tcp::Stream, adapter: Rtmp) -> Self {
         let deadline = adapter.next_deadline();
         Self {
             key,
             remote,
+            place,
+            stranger: Cell::new(0),
             stream: RefCell::new(stream),
             adapter: RefCell::new(adapter),
             waker: RefCell::new(None),
@@ -203,10 +213,10 @@ impl Shard {
         }
         self.read_turn(cx, connection, now)?;
         self.write_turn(cx, connection, now)?;
-        if connection.adapter.borrow_mut().is_done() {
-            return Err(Ended::Us(CloseReason::with(Reason::ProtocolError, "refused")));
+        match connection.adapter.borrow_mut().end() {
+            Some(reason) => Err(Ended::Us(reason)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn read_turn(&self, cx: &mut Context<'_>, connection: &Connection, now: Instant) -> Result<(), Ended> {
@@ -214,7 +224,7 @@ impl Shard {
             return Ok(());
         }
         let mut buffer = self.read_buffer.borrow_mut();
-        let mut events = 0;
+        connection.adapter.borrow_mut().begin_turn(MESSAGES_PER_TURN);
         for turn in 0.. {
             {
                 let core = self.core.borrow();
@@ -223,14 +233,19 @@ impl Shard {
                     self.paced.borrow_mut().push(connection.key);
                     return Ok(());
                 }
-                if !connection.adapter.borrow().wants_read(now, &core) {
-                    // The clerk looks again at its next tick.
-                    self.paused.borrow_mut().push(connection.key);
-                    return Ok(());
-                }
             }
-            if turn == READS_PER_TURN || events >= EVENTS_PER_TURN {
+            if connection.adapter.borrow().has_more() {
+                connection.adapter.borrow_mut().handle_more(now, &mut self.core.borrow_mut()).map_err(Ended::Us)?;
+            }
+            let has_more = connection.adapter.borrow().has_more();
+            if turn == READS_PER_TURN || has_more {
+                self.totals.borrow_mut().turns_cut += u64::from(has_more);
                 cx.waker().wake_by_ref();
+                return Ok(());
+            }
+            if !connection.adapter.borrow().wants_read(now, &self.core.borrow()) {
+                // The clerk looks again at its next tick.
+                self.paused.borrow_mut().push(connection.key);
                 return Ok(());
             }
             if turn > 0 && self.reads_in_rounds.get() && connection.adapter.borrow().is_publisher() {
@@ -252,7 +267,7 @@ impl Shard {
             }
             let input = buffer.get(..bytes).unwrap_or_default();
             let result = connection.adapter.borrow_mut().handle_bytes(now, &mut self.core.borrow_mut(), input);
-            events += result.map_err(Ended::Us)?;
+            result.map_err(Ended::Us)?;
         }
         Ok(())
     }
@@ -277,6 +292,7 @@ impl Shard {
 
     fn read_one_resting(&self, connection: &Connection, now: Instant) {
         let mut buffer = self.read_buffer.borrow_mut();
+        connection.adapter.borrow_mut().begin_turn(MESSAGES_PER_TURN);
         for _ in 0..READS_PER_TURN {
             if !self.reads_in_rounds.get() || !connection.is_open() || connection.order.get().is_some() {
                 return connection.resting.set(false);
@@ -310,6 +326,11 @@ impl Shard {
             self.note_progress(connection);
             if connection.adapter.borrow_mut().has_output() {
                 connection.wake();
+            }
+            if connection.adapter.borrow().has_more() {
+                // Its own task goes on, after the others.
+                self.totals.borrow_mut().turns_cut += 1;
+                return connection.resting.set(false);
             }
             if bytes < buffer.len() {
                 return;
@@ -375,13 +396,35 @@ impl Shard {
         }
     }
 
+    /// Begins to bring into the cache what the writes for `coming` will touch, the first of them next: each object some
+    /// writes ahead of its use, and one that is found through another after that.
+    pub(super) fn fetch(&self, coming: &[Subscriber]) {
+        let connections = self.connections.borrow();
+        let get = |ahead: usize| coming.get(ahead).and_then(|player| connections.get(player.0));
+        if let Some(connection) = get(3) {
+            ahead::fetch(&**connection);
+        }
+        if let Some(connection) = get(2) {
+            connection.adapter.borrow().fetch_place();
+        }
+        if let Some(connection) = get(1) {
+            connection.adapter.borrow().fetch_session(&self.core.borrow());
+        }
+    }
+
     fn note_progress(&self, connection: &Connection) {
         let adapter = connection.adapter.borrow();
         connection.deadline.set(adapter.next_deadline());
         let admitted = adapter.is_admitted();
         if connection.admitted.replace(admitted) != admitted {
-            self.count_admitted(connection.remote, admitted);
+            self.count_admitted(connection, admitted);
         }
+    }
+
+    /// Has a connection adopt what the core obeys by now.
+    pub(super) fn adopt(&self, connection: &Connection) {
+        connection.adapter.borrow_mut().adopt(&self.core.borrow());
+        self.note_progress(connection);
     }
 
     /// The clerk's look at the clock for one connection.
@@ -407,6 +450,7 @@ impl Shard {
         if connection.phase.get() != Phase::Open {
             return;
         }
+        self.report_trouble(connection, now, reason);
         let mut full = connection.blocked.get();
         {
             let mut adapter = connection.adapter.borrow_mut();
@@ -428,7 +472,7 @@ impl Shard {
             }
             adapter.handle_close(now, &mut core, reason);
         }
-        self.note_progress(connection);
+        // What it was it stays in the books until its socket is gone: a thousand that are ended at once are no strangers.
         let stream = connection.stream.borrow();
         if full {
             // A peer that does not read will not read a goodbye; what the kernel holds for it is let go.
@@ -475,9 +519,17 @@ impl Shard {
     /// Closes after the peer's end.
     fn finish(&self, connection: &Connection, now: Instant, reason: CloseReason) {
         connection.adapter.borrow_mut().handle_close(now, &mut self.core.borrow_mut(), reason);
-        self.note_progress(connection);
         connection.stream.borrow().shutdown(Shutdown::Both);
         connection.phase.set(Phase::Closed);
+    }
+
+    /// Closes without a word, now: what a newcomer takes the place of.
+    pub(super) fn cut(&self, connection: &Connection, now: Instant, reason: CloseReason) {
+        if connection.phase.get() == Phase::Open {
+            connection.stream.borrow().reset_on_close();
+            self.finish(connection, now, reason);
+            connection.wake();
+        }
     }
 
     /// Closes after a defect of ours. The adapter is in an unknown state: it is asked only for its session.
@@ -485,6 +537,8 @@ impl Shard {
         self.totals.borrow_mut().internal_errors += 1;
         let now = Instant::now();
         let closed = catch_unwind(AssertUnwindSafe(|| {
+            self.report_trouble(connection, now, Reason::InternalError.into());
+            self.note_defect(connection, now);
             connection.adapter.borrow_mut().handle_close(
                 now,
                 &mut self.core.borrow_mut(),
@@ -499,6 +553,24 @@ impl Shard {
         connection.wake();
         self.wake_pump();
         self.post_outgoing(now);
+    }
+}
+
+impl Shard {
+    /// Counts a defect against the type of the connection's session, which is refused once it has too many.
+    fn note_defect(&self, connection: &Connection, now: Instant) {
+        let core = self.core.borrow();
+        let of = connection.with_adapter(|adapter| adapter.facts(&core).map(|facts| (facts.protocol, facts.kind)));
+        if let Some((protocol, kind)) = of
+            && core.guard.note_defect(now, protocol, kind)
+        {
+            tracing::error!(
+                ev = "type_disabled",
+                proto = protocol.as_str(),
+                role = kind.as_str(),
+                "a second defect within a second: such sessions are refused until the next start"
+            );
+        }
     }
 }
 

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::admission::{Ban, Ticket, Verdict, Whom};
+use crate::admission::{Ban, Load, Ticket, Verdict, Whom};
 use crate::event::Event;
 use crate::names::{SessionId, ShardId, StreamKey};
+use crate::proto::rtmp::GlitchCounts;
 use crate::session::{CloseReason, Facts, SessionSample};
+use crate::shard::Rules;
+use crate::stdx::histogram::Histogram;
 use crate::stream::{RelayReceiver, RelaySender, StreamSample};
 
 /// What a shard tells control.
@@ -95,6 +98,16 @@ pub enum ToShard {
     },
     /// Lift one ban.
     Unban(Whom),
+    /// Obey these rules from now on, and end the sessions that the new admission rules would not have let in and the
+    /// old ones did. Answered by [`ToControl::Done`].
+    Configure {
+        /// Quoted in the answer.
+        order: OrderId,
+        /// The rules.
+        rules: Arc<Rules>,
+    },
+    /// The server is under more pressure than before, or less.
+    Load(Load),
     /// Stop accepting, say goodbye to every session, evenly until the deadline, then stop.
     Drain {
         /// When everything must be closed.
@@ -123,6 +136,9 @@ pub struct Report {
     pub load: ShardLoad,
 }
 
+/// The first bucket of [`ShardLoad::fanout`] ends at 2^7 microseconds, an eighth of a millisecond; the last at 16 s.
+pub const FANOUT_FIRST: u32 = 7;
+
 /// How a shard is doing. Counts are totals since the start unless said otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ShardLoad {
@@ -136,8 +152,14 @@ pub struct ShardLoad {
     pub refused: u64,
     /// Times that accepting paused, for want of descriptors.
     pub accept_pauses: u64,
+    /// Time in which nobody was accepted, whatever for.
+    pub accept_paused: Duration,
+    /// Times that `accept_rate` left peers in the backlog.
+    pub accept_rate_hits: u64,
     /// Longest time the executor was late for its tick, in the last report period.
     pub loop_lag_max: Duration,
+    /// How late it was at most for 99 of 100 ticks of the last ten seconds.
+    pub loop_lag_p99: Duration,
     /// Bytes waiting for all players together, now.
     pub queue_bytes: u64,
     /// Packaged media held, now.
@@ -152,14 +174,24 @@ pub struct ShardLoad {
     pub rx_bytes: u64,
     /// Rounds of the pump.
     pub rounds: u64,
+    /// Times that a connection's turn ended with messages left for the next.
+    pub turns_cut: u64,
+    /// Times that the clerk was woken by mail or a relay, and not by its clock.
+    pub wakeups: u64,
+    /// Times that the clerk looked at the clock.
+    pub ticks: u64,
     /// Frames dropped for slow players.
     pub dropped_frames: u64,
     /// Frames dropped between shards.
     pub relay_dropped: u64,
-    /// Glitches seen on connections.
-    pub glitches: u64,
+    /// Glitches seen on connections, by what they were.
+    pub glitches: GlitchCounts,
     /// Panics caught, each of which closed one connection.
     pub internal_errors: u64,
+    /// Session types that are refused because they met defects, of the process.
+    pub types_disabled: usize,
+    /// From ingest to the socket: one sample for each stream and round of the pump, in microseconds.
+    pub fanout: Histogram<FANOUT_FIRST>,
     /// Bans in force.
     pub bans: usize,
     /// Requests refused by a ban.

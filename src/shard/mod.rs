@@ -7,18 +7,22 @@
 pub mod accept;
 pub mod clerk;
 pub mod connection;
+pub mod lag;
 pub mod mail;
 pub mod post;
 pub mod pump;
+pub mod reports;
+pub mod rules;
 pub mod settings;
+pub mod strangers;
 
 pub use post::Post;
+pub use rules::Rules;
 pub use settings::Settings;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,11 +36,14 @@ use socket2::Socket;
 
 use crate::adapter::rtmp::Packager;
 use crate::adapter::{Core, Outgoing};
-use crate::admission::{Ban, Bans, Gate, Policy};
+use crate::admission::{Ban, Bans, Gate, Policy, SessionTypes, Sources};
 use crate::io::{doorbell::Sleeper, probe};
 use crate::names::ShardId;
+use crate::shard::accept::Intake;
 use crate::shard::connection::Connection;
 use crate::shard::mail::{ShardLoad, ToControl};
+use crate::shard::reports::Reports;
+use crate::shard::strangers::Strangers;
 use crate::stdx::clock::WallAnchor;
 
 /// Everything a shard needs to begin.
@@ -45,6 +52,8 @@ pub struct Plan {
     pub id: ShardId,
     /// The core it is pinned to; `None` leaves it to the scheduler.
     pub cpu: Option<usize>,
+    /// How often the clerk looks at the clock: [`TICK`], but for tests of what must not wait for it.
+    pub tick: Duration,
     /// Its rules.
     pub settings: Settings,
     /// The rules of sessions.
@@ -73,22 +82,31 @@ pub struct Plan {
     pub connections_max: usize,
     /// Connections that all shards together hold.
     pub connections_open: Arc<AtomicUsize>,
+    /// Where they come from.
+    pub sources: Arc<Sources>,
+    /// What failed by a defect of ours.
+    pub types: Arc<SessionTypes>,
 }
 
 /// A shard's state. One thread.
 pub struct Shard {
     id: ShardId,
-    settings: Settings,
+    tick: Duration,
+    settings: RefCell<Settings>,
     post: Arc<Post>,
     core: RefCell<Core>,
     packager: Packager,
     connections: RefCell<Slab<Rc<Connection>>>,
     connections_max: usize,
     connections_open: Arc<AtomicUsize>,
-    /// Connections by source that are not admitted yet, and all of them.
-    sources: RefCell<HashMap<IpAddr, Source>>,
+    /// Connections of all shards by source.
+    sources: Arc<Sources>,
     connection_count: Cell<u64>,
-    unauthenticated: Cell<usize>,
+    /// Session types that met defects, on all shards.
+    types: Arc<SessionTypes>,
+    strangers: RefCell<Strangers>,
+    intake: Intake,
+    reports: Reports,
     /// Where every connection reads into; its bytes are consumed before the next one reads.
     read_buffer: RefCell<Box<[u8]>>,
     pump_waker: RefCell<Option<Waker>>,
@@ -112,13 +130,6 @@ pub struct Shard {
     state: Cell<Phase>,
 }
 
-/// How many connections a source has.
-#[derive(Clone, Copy, Default)]
-struct Source {
-    all: usize,
-    unauthenticated: usize,
-}
-
 /// Where a shard is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -127,6 +138,8 @@ enum Phase {
     Stopped,
 }
 
+/// How often a shard looks at the clock: a publisher that is paced by it, and a drain, keep to this and no finer.
+pub const TICK: Duration = Duration::from_millis(20);
 /// Bytes of the shared read buffer: the most that one read takes.
 const READ_BUFFER_BYTES: usize = 64 << 10;
 /// Facts reach control at most this often; questions reach it at once.
@@ -185,19 +198,26 @@ impl Shard {
         }
         let policy = Policy { gate: plan.gate, bans };
         let packager = Packager::new(&plan.rtmp);
-        let core = Core::new(plan.id, plan.sessions, plan.rtmp, plan.streams, policy, plan.wall, plan.seed);
+        let mut core = Core::new(plan.id, plan.sessions, plan.rtmp, plan.streams, policy, plan.wall, plan.seed);
+        core.guard.sources = Some(Arc::clone(&plan.sources));
+        core.guard.types = Some(Arc::clone(&plan.types));
+        let intake = Intake::new(&plan.settings, now);
         let shard = Rc::new(Self {
             id: plan.id,
-            settings: plan.settings,
+            tick: plan.tick,
+            settings: RefCell::new(plan.settings),
             post: plan.post,
             core: RefCell::new(core),
             packager,
             connections: RefCell::new(Slab::new()),
             connections_max: plan.connections_max,
             connections_open: plan.connections_open,
-            sources: RefCell::new(HashMap::new()),
+            sources: plan.sources,
             connection_count: Cell::new(0),
-            unauthenticated: Cell::new(0),
+            types: plan.types,
+            strangers: RefCell::new(Strangers::default()),
+            intake,
+            reports: Reports::new(now),
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
             pump_waker: RefCell::new(None),
             clerk_waker: RefCell::new(None),

@@ -24,13 +24,13 @@ const WAIT_MIN: Duration = Duration::from_micros(200);
 /// Runs for the life of the shard.
 pub async fn run(shard: Rc<Shard>) {
     let mut load = Load::new(Instant::now());
-    let mut players = Vec::new();
+    let (mut players, mut ends) = (Vec::new(), Vec::new());
     let mut last_round_at = Instant::now();
     while shard.state.get() != Phase::Stopped {
         wait_for_frames(&shard).await;
         let deliveries = shard.core.borrow_mut().streams.take_deliveries();
         load.on_deliveries(Instant::now(), deliveries);
-        let least = load.wait(&shard.settings);
+        let least = load.wait(&shard.settings.borrow());
         shard.reads_in_rounds.set(least >= REST_MIN);
         let due = last_round_at + least;
         let wait = due.saturating_duration_since(Instant::now());
@@ -42,12 +42,13 @@ pub async fn run(shard: Rc<Shard>) {
         let deliveries = {
             let mut core = shard.core.borrow_mut();
             players.clear();
-            core.streams.take_dirty(&mut players);
+            ends.clear();
+            core.streams.take_dirty(&mut players, &mut ends);
             core.streams.take_deliveries()
         };
         load.on_deliveries(last_round_at, deliveries);
         shard.wake_paced();
-        let busy = round(&shard, &players).await;
+        let busy = round(&shard, &players, &ends).await;
         load.on_round(players.len(), busy);
         let mut totals = shard.totals.borrow_mut();
         totals.rounds += 1;
@@ -66,18 +67,31 @@ async fn wait_for_frames(shard: &Shard) {
 }
 
 /// One write for each player; returns the time it took, others' turns in between left out.
-async fn round(shard: &Shard, players: &[Subscriber]) -> Duration {
+/// `ends` are the ends of the streams among the players: when the last of a stream has its frames, they have been handed
+/// out, and how long that took is counted.
+async fn round(shard: &Shard, players: &[Subscriber], ends: &[(usize, Instant)]) -> Duration {
     let mut busy = Duration::ZERO;
+    let mut served = 0;
+    let mut ends = ends.iter().peekable();
+    let mut coming = players;
     for slice in players.chunks(PLAYERS_PER_SLICE) {
         let began = Instant::now();
         for player in slice {
+            shard.fetch(coming);
+            coming = coming.get(1..).unwrap_or_default();
             // The connection may be gone, or another's by now: then this write finds nothing due.
             let connection = shard.connections.borrow().get(player.0).map(Rc::clone);
             if let Some(connection) = connection {
                 shard.guarded(&connection, || shard.write_from_pump(&connection, began));
             }
         }
-        busy += began.elapsed();
+        let done_at = Instant::now();
+        busy += done_at.saturating_duration_since(began);
+        served += slice.len();
+        while let Some((_, came_at)) = ends.next_if(|(end, _)| *end <= served) {
+            let took = done_at.saturating_duration_since(*came_at).as_micros();
+            shard.totals.borrow_mut().fanout.record(u64::try_from(took).unwrap_or(u64::MAX));
+        }
         shard.post_outgoing(began);
         glommio::yield_if_needed().await;
     }

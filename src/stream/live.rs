@@ -212,6 +212,12 @@ impl Live {
         }
     }
 
+    /// Keeps as much as `settings` allow from the next frame on. What players are told and how long they may lag
+    /// behind stays as it is.
+    pub fn set_cache(&mut self, settings: &Settings) {
+        self.log.set_limits(settings);
+    }
+
     /// Its name.
     #[must_use]
     pub fn key(&self) -> &StreamKey {
@@ -249,6 +255,11 @@ impl Live {
     #[must_use]
     pub fn is_published(&self) -> bool {
         matches!(self.publication, Publication::Present)
+    }
+
+    /// Another resume window from now on; one that runs keeps its end.
+    pub fn set_resume_window(&mut self, resume_window: Duration) {
+        self.resume_window = resume_window;
     }
 
     /// The resume window has passed and those who had to know were told.

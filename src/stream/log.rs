@@ -168,6 +168,11 @@ impl Log {
         }
     }
 
+    /// Holds no more than `settings` allow from the next frame on.
+    pub fn set_limits(&mut self, settings: &Settings) {
+        self.limits = Limits::new(settings);
+    }
+
     /// The offset one past the newest byte.
     #[must_use]
     pub fn end(&self) -> u64 {

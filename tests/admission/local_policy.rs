@@ -89,3 +89,23 @@ fn every_refusal_is_of_the_policy_side() {
         }
     }
 }
+
+#[test]
+fn a_changed_profile_turns_away_those_whom_it_would_not_let_in_any_more_and_nobody_else() {
+    let settings = |publish, play| Settings { publish, play, ..Settings::default() };
+    let away = |old: &Settings, new: &Settings, kind, from: &str| {
+        let policy = Policy { gate: Arc::new(Gate::new(new, &[])), bans: Bans::default() };
+        policy.turned_away_since(&Gate::new(old, &[]), &request(kind, from, "cam"))
+    };
+    let (open, local) = (settings(Access::Open, Access::Open), settings(Access::Loopback, Access::Deny));
+    let changed = |setting| Some(CloseReason::with(Reason::ConfigChanged, setting));
+    assert_eq!(away(&open, &local, Kind::Publish, "192.0.2.1"), changed("admission.publish"));
+    assert_eq!(away(&open, &local, Kind::Publish, "127.0.0.1"), None);
+    assert_eq!(away(&open, &local, Kind::Play, "127.0.0.1"), changed("admission.play"));
+    assert_eq!(away(&local, &open, Kind::Play, "192.0.2.1"), None);
+    // Whom the old profile did not let in is here by somebody else's leave.
+    let closed = settings(Access::Deny, Access::Deny);
+    assert_eq!(away(&local, &closed, Kind::Play, "192.0.2.1"), None);
+    assert_eq!(away(&open, &closed, Kind::Ingest, "192.0.2.1"), None);
+    assert_eq!(Reason::ConfigChanged.side(), Side::Server);
+}

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use http_body_util::BodyExt as _;
+use sluicegate::admission::LoadState;
 use sluicegate::event::{Event, ServerEvent, ServerWhat};
 use sluicegate::names::Kind;
 use sluicegate::session::{Change, Counters, Reason, What};
@@ -143,4 +144,21 @@ async fn event_streams_are_bounded_in_number() {
     client.get("/v1/events").await.problem(503);
     open.pop();
     assert_eq!(client.open("/v1/events", &[]).await.status(), 200);
+}
+
+#[tokio::test]
+async fn load_states_are_events_that_say_which() {
+    let desk = Desk::new(16);
+    desk.publish(server(ServerWhat::Ready));
+    for state in [LoadState::Orange, LoadState::Green] {
+        desk.publish(server(ServerWhat::Load(state)));
+    }
+    let text = read(&desk.client(), &format!("&event=server.load_state&after={}-0", epoch()), &[]).await;
+    assert_eq!(names(&text), ["server.load_state"; 2]);
+    let states: Vec<serde_json::Value> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(JSON))
+        .map(|data| serde_json::from_str(data).unwrap())
+        .collect();
+    assert_eq!((&states[0]["state"], &states[1]["state"]), (&"orange".into(), &"green".into()));
 }

@@ -12,4 +12,5 @@ mod guard;
 mod history;
 mod lists;
 mod orders;
+mod pressure;
 mod served;

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use axum::body::Body;
+use sluicegate::api::backend::{ReloadError, Reloaded};
+use sluicegate::control::CommandError;
 use sluicegate::names::Kind;
 use sluicegate::session::Reason;
 
@@ -134,4 +136,34 @@ async fn a_drain_is_taken_with_its_time() {
     let ready = client.get("/readyz?verbose").await;
     assert_eq!((ready.status, &ready.json()["status"]), (503, &"draining".into()));
     assert!(ready.json()["checks"].as_array().unwrap().len() >= 3);
+}
+
+#[tokio::test]
+async fn a_reload_tells_what_changed_or_what_is_wrong() {
+    let desk = desk();
+    let client = desk.client();
+    let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    desk.answer_reloads(Ok(Reloaded {
+        generation: 2,
+        changed: texts(&["log.level"]),
+        pending: texts(&["shard.count"]),
+        warnings: Vec::new(),
+        closed: 3,
+    }));
+    let reply = client.send("POST", "/v1/reload", &[], "").await;
+    let expected = serde_json::json!({"generation": 2, "changed": ["log.level"], "pending": ["shard.count"],
+        "warnings": [], "closed": 3});
+    assert_eq!((reply.status, reply.json()), (200, expected));
+    assert!(matches!(desk.orders().as_slice(), [Order::Reload]));
+
+    desk.answer_reloads(Err(ReloadError::Refused(texts(&["a.toml:1:1: error: x", "a.toml:2:1: error: y"]))));
+    let reply = client.send("POST", "/v1/reload", &[], "").await;
+    assert_eq!(reply.status, 422);
+    assert_eq!(reply.json()["detail"], "a.toml:1:1: error: x\na.toml:2:1: error: y");
+    for error in [ReloadError::Busy, ReloadError::Command(CommandError::Timeout)] {
+        desk.answer_reloads(Err(error));
+        client.send("POST", "/v1/reload", &[], "").await.problem(503);
+    }
+    client.send("POST", "/v1/reload?when=now", &[], "").await.problem(400);
+    client.send("GET", "/v1/reload", &[], "").await.problem(405);
 }

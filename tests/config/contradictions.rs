@@ -56,3 +56,33 @@ fn ap_02_api_off_loopback_needs_a_token_and_warns_about_plain_text() {
     assert_eq!(warned.len(), 1, "{warned:?}");
     assert!(warned[0].contains("not encrypted"), "{warned:?}");
 }
+
+#[test]
+fn cf_08_nobody_may_publish_is_no_warning_where_a_rule_decides() {
+    let key = "[[admission.keys]]\nkeys = [\"0123456789abcdef0123456789abcdef\"]\n";
+    assert!(warnings(&format!("[admission]\npublish = \"deny\"\n{key}")).iter().all(|line| line.contains("chmod")));
+}
+
+#[test]
+fn cf_08_a_rule_behind_one_for_everybody_is_a_warning_that_names_both() {
+    let all = "[[admission.rules]]\neffect = \"deny\"\n";
+    let some = "[[admission.rules]]\neffect = \"allow\"\nnetworks = [\"192.0.2.0/24\"]\n";
+    let warned = warnings(&format!("{QUIET}{some}{all}{some}"));
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(warned[0].contains("rule 2 matches everybody") && warned[0].contains("rule 3"), "{warned:?}");
+    assert!(warnings(&format!("{QUIET}{some}{all}")).is_empty());
+}
+
+#[test]
+fn rules_that_cannot_be_obeyed_are_errors_at_their_place() {
+    for (text, expected) in [
+        ("[[admission.jwt]]\nissuer = \"me\"\n", "f:3:13: error: admission.jwt: it needs secrets, public_keys"),
+        ("[[admission.keys]]\nkey = [\"x\"]\n", "did you mean `admission.keys.keys`?"),
+        ("[[admission.rules]]\neffect = \"deny\"\nnetworks = [\"192.0.2.0/33\"]\n", "error: admission.rules: "),
+        ("[[admission.rules]]\neffect = \"deny\"\napps = [\"a*\"]\n", "a pattern for apps is"),
+        ("[[admission.rules]]\nnetworks = [\"192.0.2.0/24\"]\n", "missing field `effect`"),
+    ] {
+        let refused = refusal(format!("{QUIET}{text}"));
+        assert!(refused.len() == 1 && refused[0].contains(expected), "{text}: {refused:?}");
+    }
+}

@@ -14,6 +14,14 @@ fn ap_14_no_message_shows_a_token_whatever_is_wrong_around_it() {
         format!("[[api.tokens]]\ntokens = \"{SECRET}\"\nrole = \"read\"\n"),
         format!("[[api.tokens]]\ntoken = \"{SECRET}\nrole = \"read\"\n"),
         format!("[[api.tokens]]\ntoken = \"{SECRET} with a blank\"\nrole = \"read\"\n"),
+        format!("[[admission.keys]]\nkeys = \"{SECRET}\"\n"),
+        format!("[[admission.keys]]\nkeys = [\"{SECRET}\", 7]\n"),
+        format!("[[admission.keys]]\nkeys = [\"{SECRET}\"]\nkinds = [\"{SECRET}\"]\n"),
+        format!("[[admission.keys]]\nkeys = [\"hunter2\"]\nuser = \"{SECRET}\"\n"),
+        format!("[[admission.signed]]\nsecret = [\"{SECRET}\"]\n"),
+        format!("[[admission.jwt]]\nsecrets = [\"hunter2-hunter2-hunter2-hu\"]\nparameter = \"{SECRET}\"\n"),
+        format!("[[admission.jwt]]\nsecrets = [\"base64:{SECRET}!\"]\n"),
+        format!("[[admission.jwt]]\nsecrets = {{ x = \"{SECRET}\" }}\n"),
         format!("[api]\ntokens = \"{SECRET}\"\n"),
         format!("[api]\ntokens = [\"{SECRET}\"]\n"),
         format!("[api]\ntoken = \"{SECRET}\"\n"),
@@ -76,4 +84,15 @@ fn cf_09_secret_in_a_file_that_everybody_may_read_is_a_warning() {
     assert!(!warned(&text, 0o640));
     assert!(!warned(&text.replace(SECRET, "${SET}"), 0o644), "the environment holds the secret, not the file");
     assert!(!warned("[admission]\npublish = \"loopback\"\n", 0o644));
+}
+
+#[test]
+fn cf_09_the_warning_names_the_setting_with_the_secret() {
+    let text = format!("[admission]\npublish = \"deny\"\n[[admission.keys]]\nkeys = [\"${{SET}}\", \"{SECRET}\"]\n");
+    let warned = |text: &str| {
+        let warnings = load_mode(text, 0o644).unwrap().warnings;
+        warnings.iter().any(|problem| problem.key == "admission.keys" && problem.message.contains("chmod"))
+    };
+    assert!(warned(&text));
+    assert!(!warned(&text.replace(SECRET, "${SET}${SET}")));
 }

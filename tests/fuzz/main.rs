@@ -9,10 +9,13 @@
 
 mod amf0;
 mod flv_tags;
+mod hook_response;
+mod jwks;
 mod mutate;
 mod rtmp_chunks;
 mod rtmp_handshake;
 mod rtmp_session;
+mod token;
 
 #[test]
 fn amf0_smoke() {
@@ -22,6 +25,16 @@ fn amf0_smoke() {
 #[test]
 fn flv_tags_smoke() {
     mutate::run("flv_tags", 30_000, flv_tags::run);
+}
+
+#[test]
+fn jwks_smoke() {
+    mutate::run("jwks", 5_000, jwks::run);
+}
+
+#[test]
+fn hook_response_smoke() {
+    mutate::run("hook_response", 40_000, hook_response::run);
 }
 
 #[test]
@@ -38,4 +51,9 @@ fn rtmp_handshake_smoke() {
 #[test]
 fn rtmp_session_smoke() {
     mutate::run("rtmp_session", 2_000, rtmp_session::run);
+}
+
+#[test]
+fn token_smoke() {
+    mutate::run("token", 10_000, token::run);
 }

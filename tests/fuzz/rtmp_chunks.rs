@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sluicegate::proto::rtmp::chunk::{RawMessage, Reader, write_message};
-use sluicegate::proto::rtmp::{ProtocolError, Settings};
+use sluicegate::proto::rtmp::{Glitches, ProtocolError, Settings};
 
 /// Reads the bytes whole, one by one and in pieces, and writes again what was read.
 pub fn run(data: &[u8]) {
@@ -28,7 +28,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-type Outcome = (Vec<RawMessage>, Option<ProtocolError>, u32);
+type Outcome = (Vec<RawMessage>, Option<ProtocolError>, Glitches);
 
 fn read(data: &[u8], pieces: &[usize], authorized: bool) -> Outcome {
     let now = Instant::now();

@@ -63,7 +63,8 @@ pub fn run(data: &[u8]) {
 
     let body =
         data.split_first().map_or(data, |(length, rest)| rest.split_at(usize::from(length % 64).min(rest.len())).1);
-    let (whole, single) = (replay(body, usize::MAX), replay(body, 1));
+    let (whole, single) = (replay(body, usize::MAX, None), replay(body, 1, None));
+    let in_turns = replay(body, usize::MAX, Some(1));
     // A `play` is not waited for, and how much output waits is the owner's doing: these two may differ.
     let is_exempt = |(events, failure): &(Vec<ServerEvent>, Option<ProtocolError>)| {
         events.iter().any(|event| matches!(event, ServerEvent::Play { .. }))
@@ -72,28 +73,39 @@ pub fn run(data: &[u8]) {
     if !is_exempt(&whole) && !is_exempt(&single) {
         assert_eq!(whole, single, "whole and byte by byte");
     }
+    if !is_exempt(&whole) && !is_exempt(&in_turns) {
+        assert_eq!(whole, in_turns, "at once and message by message");
+    }
 }
 
-/// Gives the bytes in pieces to an owner that says yes to everything at once.
-fn replay(body: &[u8], piece: usize) -> (Vec<ServerEvent>, Option<ProtocolError>) {
+/// Gives the bytes in pieces, and turns of so many messages, to an owner that says yes to everything at once.
+fn replay(body: &[u8], piece: usize, turn: Option<u32>) -> (Vec<ServerEvent>, Option<ProtocolError>) {
     let mut owner = Owner::new();
     let mut events = Vec::new();
     for part in body.chunks(piece) {
+        turn.inspect(|messages| owner.server.begin_turn(*messages));
         let mut outcome = owner.server.handle_bytes(owner.now, part);
-        while let Some(event) = owner.server.poll_event() {
-            match &event {
-                ServerEvent::Connect(_) => owner.server.accept_connect(),
-                ServerEvent::Publish { request, .. } => owner.server.accept_publish(owner.now, *request),
-                ServerEvent::Play { request, .. } => owner.server.accept_play(owner.now, *request),
-                _ => {}
+        loop {
+            while let Some(event) = owner.server.poll_event() {
+                match &event {
+                    ServerEvent::Connect(_) => owner.server.accept_connect(),
+                    ServerEvent::Publish { request, .. } => owner.server.accept_publish(owner.now, *request),
+                    ServerEvent::Play { request, .. } => owner.server.accept_play(owner.now, *request),
+                    _ => {}
+                }
+                events.push(event);
             }
-            events.push(event);
+            outcome = outcome.and(owner.server.handle_timeout(owner.now));
+            if let Err(error) = outcome {
+                return (events, Some(error));
+            }
+            owner.server.output().clear();
+            if !owner.server.has_more() {
+                break;
+            }
+            turn.inspect(|messages| owner.server.begin_turn(*messages));
+            outcome = owner.server.handle_more(owner.now);
         }
-        outcome = outcome.and(owner.server.handle_timeout(owner.now));
-        if let Err(error) = outcome {
-            return (events, Some(error));
-        }
-        owner.server.output().clear();
     }
     (events, None)
 }

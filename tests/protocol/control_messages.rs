@@ -144,6 +144,31 @@ fn rt_31_unknown_message_types_are_glitches_that_time_forgives() {
 }
 
 #[test]
+fn glitches_are_told_by_their_rule_and_traced() {
+    let (mut peer, _) = Peer::publishing();
+    peer.message(255, 0, 0, b"what").unwrap();
+    peer.message(type_id::ACKNOWLEDGEMENT, 0, 0, &[0, 0, 0, 1, 9]).unwrap();
+    peer.message(type_id::VIDEO, 7, 40, &[0x17; 9]).unwrap();
+    let glitches: Vec<_> = peer.server.take_glitches().iter().map(|(what, count)| (what.as_str(), count)).collect();
+    assert_eq!(glitches, [("longer", 1), ("unknown_type", 1), ("stream", 1)]);
+    assert_eq!(peer.server.take_glitches().total(), 0);
+    let trace = peer.server.trace().to_string();
+    assert!(trace.starts_with("+0ms handshake, +0ms connect, +0ms connect_accepted"), "{trace}");
+    let told = "type_255 4B @0, +0ms glitch unknown_type x1, +0ms ack 5B @0, +0ms glitch longer x1, \
+                +0ms video 9B @40, +0ms glitch stream x1";
+    assert!(trace.ends_with(told), "{trace}");
+}
+
+#[test]
+fn load_orange_has_patience_for_eight_glitches() {
+    let (mut peer, _) = Peer::playing();
+    let pressed = Settings::default().pressed(|time| time, 8);
+    peer.server.adopt(&std::sync::Arc::new(pressed));
+    let passed = (0..32).take_while(|_| peer.message(255, 0, 0, b"what").is_ok()).count();
+    assert_eq!(passed, 7);
+}
+
+#[test]
 fn a_peer_that_reads_no_answers_is_let_go() {
     let settings = Settings { command_rate: 1_000_000, ..Settings::default() };
     let mut peer = Peer::connected_with(settings);

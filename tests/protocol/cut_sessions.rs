@@ -32,20 +32,36 @@ fn recording() -> Vec<u8> {
 
 /// Plays `parts` to a server that says yes to everything, and gives the events in order.
 fn replay<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Vec<ServerEvent> {
+    replay_in_turns(parts, None)
+}
+
+/// The same with turns of so many messages.
+fn replay_in_turns<'a>(parts: impl Iterator<Item = &'a [u8]>, turn: Option<u32>) -> Vec<ServerEvent> {
     let now = Instant::now();
     let mut server = Server::new(&Arc::new(Settings::default()), now);
     let mut events = Vec::new();
     for part in parts {
+        turn.inspect(|messages| server.begin_turn(*messages));
         server.handle_bytes(now, part).unwrap();
-        while let Some(event) = server.poll_event() {
-            match &event {
-                ServerEvent::Connect(_) => server.accept_connect(),
-                ServerEvent::Publish { request, .. } => server.accept_publish(now, *request),
-                _ => {}
+        loop {
+            let before = events.len();
+            while let Some(event) = server.poll_event() {
+                match &event {
+                    ServerEvent::Connect(_) => server.accept_connect(),
+                    ServerEvent::Publish { request, .. } => server.accept_publish(now, *request),
+                    _ => {}
+                }
+                events.push(event);
             }
-            events.push(event);
+            server.output().clear();
+            assert!(turn.is_none_or(|messages| events.len() - before <= messages as usize));
+            if !server.has_more() {
+                break;
+            }
+            assert!(!server.wants_read(), "what waits for a turn comes before what is read");
+            turn.inspect(|messages| server.begin_turn(*messages));
+            server.handle_more(now).unwrap();
         }
-        server.output().clear();
     }
     events
 }
@@ -75,4 +91,43 @@ fn rt_39_any_segmentation_gives_the_same_events() {
     for size in [1, 2, 3, 13, 128, 1000] {
         assert_eq!(replay(recording.chunks(size)), expected, "segments of {size}");
     }
+}
+
+#[test]
+fn rt_39_turns_of_any_length_give_the_same_events() {
+    let recording = recording();
+    let expected = replay(std::iter::once(&recording[..]));
+    for turn in [1, 2, 3, 7] {
+        for size in [5, 1_000, recording.len()] {
+            assert_eq!(
+                replay_in_turns(recording.chunks(size), Some(turn)),
+                expected,
+                "turns of {turn}, segments of {size}"
+            );
+        }
+    }
+}
+
+#[test]
+fn rt_39_a_turn_obeys_so_many_messages_whatever_one_read_holds() {
+    let (mut peer, _) = Peer::publishing();
+    let frame = peer.encode(type_id::AUDIO, 1, 0, &[0xaf, 1, 7]);
+    peer.server.begin_turn(200);
+    peer.send(&frame.repeat(5_000)).unwrap();
+    let mut turns = vec![peer.events().len()];
+    while peer.server.has_more() {
+        peer.server.begin_turn(200);
+        peer.server.handle_more(peer.now).unwrap();
+        turns.push(peer.events().len());
+    }
+    assert_eq!(turns, [200; 25]);
+    assert_eq!(peer.server.held_bytes(), peer.server.output().len(), "nothing is kept of it");
+
+    // Each frame of an aggregate counts.
+    let item = [&[type_id::AUDIO, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0][..], &[0xaf, 1, 7], &[0, 0, 0, 14]].concat();
+    let aggregate = peer.encode(type_id::AGGREGATE, 1, 0, &item.repeat(150));
+    peer.server.begin_turn(200);
+    peer.send(&aggregate.repeat(4)).unwrap();
+    assert_eq!(peer.events().len(), 300, "the one that is begun is whole");
+    assert!(peer.server.has_more());
 }

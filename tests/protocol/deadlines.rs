@@ -1,5 +1,6 @@
 //! Every wait has an absolute deadline.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate::proto::rtmp::message::type_id;
@@ -108,4 +109,33 @@ fn a_message_that_never_ends_is_a_slow_sender() {
     peer.advance(29 * SECOND).unwrap();
     peer.send(&bytes[100..101]).unwrap();
     assert_eq!(peer.advance(SECOND), Err(ProtocolError::Deadline("message")));
+}
+
+#[test]
+fn load_yellow_shortens_deadlines_that_run_and_green_gives_the_rest_back() {
+    let whole = Settings::default();
+    let quarter = Arc::new(whole.pressed(|time| time / 4, 8));
+    let calm = Arc::new(whole.clone());
+
+    let mut peer = Peer::new(whole.clone());
+    let start = peer.now;
+    peer.server.adopt(&quarter);
+    assert_eq!(peer.server.next_deadline(), Some(start + 5 * SECOND / 4));
+    peer.server.adopt(&calm);
+    assert_eq!(peer.server.next_deadline(), Some(start + 5 * SECOND));
+    peer.now += 2 * SECOND;
+    peer.server.adopt(&quarter);
+    assert_eq!(peer.advance(Duration::ZERO), Err(ProtocolError::Deadline("handshake")));
+
+    let mut peer = Peer::handshaken();
+    peer.server.adopt(&quarter);
+    assert_eq!(peer.server.next_deadline(), Some(peer.now + 10 * SECOND / 4));
+
+    let (mut peer, _) = Peer::publishing();
+    peer.server.adopt(&quarter);
+    assert_eq!(peer.server.next_deadline(), Some(peer.now + 20 * SECOND / 4));
+    peer.message(type_id::VIDEO, 1, 0, AVC_KEYFRAME).unwrap();
+    assert_eq!(peer.server.next_deadline(), Some(peer.now + 10 * SECOND / 4));
+    peer.server.adopt(&calm);
+    assert_eq!(peer.server.next_deadline(), Some(peer.now + 10 * SECOND));
 }

@@ -182,3 +182,30 @@ fn subscribers_come_and_go() {
     assert_eq!(left, (1..100).step_by(2).collect::<Vec<_>>());
     assert_eq!(stage.live.sample(stage.now).players, 50);
 }
+
+#[test]
+fn load_yellow_halves_the_cache_of_a_stream_and_leaves_its_players_alone() {
+    let settings = Settings { gop_bytes: 2 << 20, queue_bytes: 256 << 10, ..Settings::default() };
+    let mut stage = Stage::new(settings.clone());
+    // A group of pictures of 1.5 MiB, and somebody who watches it.
+    stage.group(30, 50_000);
+    let mut player = stage.join();
+    player.drain(&stage);
+    assert!(!stage.join().cursor.is_waiting());
+    let bound = (1 << 20) + (256 << 10) + (64 << 10);
+    assert!(stage.live.log().memory() > bound);
+
+    stage.live.set_cache(&Settings { gop_bytes: 1 << 20, ..settings.clone() });
+    stage.video(50_000);
+    assert!(stage.join().cursor.is_waiting(), "a group beyond the half is still held for newcomers");
+    assert!(stage.live.log().memory() <= bound, "{}", stage.live.log().memory());
+    player.drain(&stage);
+    assert_eq!((player.received().len(), player.dropped), (61, 0));
+
+    // A group that fits is kept as before, and the whole is allowed again.
+    stage.group(10, 50_000);
+    assert!(!stage.join().cursor.is_waiting());
+    stage.live.set_cache(&settings);
+    stage.group(30, 50_000);
+    assert!(!stage.join().cursor.is_waiting());
+}

@@ -11,7 +11,7 @@ use axum::extract::{ConnectInfo, Request};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use sluicegate::admission::{Ban, Whom};
-use sluicegate::api::backend::Answer;
+use sluicegate::api::backend::{Answer, ReloadError, Reloaded};
 use sluicegate::api::{Backend, Settings, router};
 use sluicegate::control::view::{Rates, SessionRow};
 use sluicegate::control::{CommandError, Dependencies, Terminate, Terminated, View};
@@ -35,6 +35,7 @@ struct Inner {
     bus: Mutex<Bus>,
     rung: Notify,
     orders: Mutex<Vec<Order>>,
+    reloaded: Mutex<Result<Reloaded, ReloadError>>,
 }
 
 /// What the API told control.
@@ -43,6 +44,7 @@ pub enum Order {
     Terminate(Box<Terminate>),
     Ban(Ban),
     Drain(Duration),
+    Reload,
 }
 
 impl Desk {
@@ -58,6 +60,7 @@ impl Desk {
             bus: Mutex::new(Bus::new(events)),
             rung: Notify::new(),
             orders: Mutex::default(),
+            reloaded: Mutex::new(Ok(Reloaded::default())),
         };
         Self(Arc::new(inner))
     }
@@ -94,6 +97,11 @@ impl Desk {
     pub fn publish(&self, event: Event) {
         self.0.bus.lock().unwrap().publish(event);
         self.0.rung.notify_waiters();
+    }
+
+    /// What the next reloads come to.
+    pub fn answer_reloads(&self, reloaded: Result<Reloaded, ReloadError>) {
+        *self.0.reloaded.lock().unwrap() = reloaded;
     }
 
     pub fn orders(&self) -> Vec<Order> {
@@ -164,6 +172,11 @@ impl Backend for Desk {
 
     fn drain(&self, over: Duration) {
         self.0.orders.lock().unwrap().push(Order::Drain(over));
+    }
+
+    fn reload(&self) -> Answer<'_, Result<Reloaded, ReloadError>> {
+        self.0.orders.lock().unwrap().push(Order::Reload);
+        Box::pin(std::future::ready(self.0.reloaded.lock().unwrap().clone()))
     }
 
     fn subscribe(&self, after: Option<u64>) -> Cursor {

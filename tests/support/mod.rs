@@ -1,6 +1,8 @@
 //! What tests that start the real server share: the server itself, its API, foreign programs, raw sockets.
 #![allow(dead_code, reason = "each test target uses its part")]
 
+pub mod calm;
+pub mod hand;
 pub mod peers;
 pub mod raw;
 
@@ -30,6 +32,11 @@ pub struct Server {
 impl Server {
     /// Starts a server on free ports with `extra` configuration (TOML sections) and waits until it is ready.
     pub fn start(extra: &str) -> Self {
+        Self::start_with_errors_to(extra, None)
+    }
+
+    /// The same with its standard error elsewhere than in the log file.
+    pub fn start_with_errors_to(extra: &str, errors: Option<Stdio>) -> Self {
         let (rtmp, api) = (free_port(), free_port());
         let dir = tempfile::tempdir().unwrap();
         let mut config = String::new();
@@ -53,8 +60,11 @@ impl Server {
                 _ => writeln!(rest, "{line}").unwrap(),
             }
         }
-        if !shard.contains("unauthenticated_per_ip") {
-            shard.push_str("unauthenticated_per_ip = 0\n");
+        // All peers of a test are one source, and a busy test machine is late for everything.
+        for (key, off) in [("unauthenticated_per_ip", "0"), ("accept_rate_per_ip", "0"), ("loop_lag_max", "\"0\"")] {
+            if !shard.contains(key) {
+                writeln!(shard, "{key} = {off}").unwrap();
+            }
         }
         write!(config, "[shard]\n{shard}\n[admission]\n{admission}\n[api]\nlisten = \"{api}\"\nrate = 100000\n{rest}")
             .unwrap();
@@ -67,7 +77,7 @@ impl Server {
             .arg(&path)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
-            .stderr(log)
+            .stderr(errors.unwrap_or_else(|| log.into()))
             .spawn()
             .expect("the server starts");
         let mut server = Self { child, rtmp, api, dir };
@@ -87,6 +97,18 @@ impl Server {
         format!("rtmp://{}/{app_and_stream}", self.rtmp)
     }
 
+    /// The configuration file.
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.path().join("sluicegate.toml")
+    }
+
+    /// Puts another configuration in place of the file's at once, as an editor does.
+    pub fn replace_config(&self, text: &str) {
+        let fresh = self.dir.path().join("sluicegate.toml.new");
+        std::fs::write(&fresh, text).unwrap();
+        std::fs::rename(fresh, self.config_path()).unwrap();
+    }
+
     /// What the server wrote.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default()
@@ -95,6 +117,56 @@ impl Server {
     /// The process.
     pub fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap()
+    }
+
+    /// Sets how many descriptors the server may have open from now on.
+    pub fn limit_descriptors(&self, count: u64) {
+        let limit = libc::rlimit { rlim_cur: count, rlim_max: self.descriptors_before().rlim_max };
+        // SAFETY: the pointer is to one initialised `rlimit` that lives past the call; the process is our child.
+        let done = unsafe { libc::prlimit(self.pid(), libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) };
+        assert_eq!(done, 0);
+    }
+
+    fn descriptors_before(&self) -> libc::rlimit {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the pointer is to one `rlimit` that lives past the call, which fills it.
+        let done = unsafe { libc::prlimit(self.pid(), libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut limit) };
+        assert_eq!(done, 0);
+        limit
+    }
+
+    /// How many descriptors the server has open.
+    pub fn descriptors(&self) -> u64 {
+        self.descriptor_numbers().len() as u64
+    }
+
+    /// The lowest descriptor that the server does not use, once it has let go of what it was asked with: a limit of so
+    /// many leaves it none.
+    pub fn lowest_free_descriptor(&self) -> u64 {
+        let mut used = self.descriptor_numbers();
+        loop {
+            std::thread::sleep(Duration::from_millis(100));
+            let again = self.descriptor_numbers();
+            if again == used {
+                return (0..).find(|number| !used.contains(number)).unwrap();
+            }
+            used = again;
+        }
+    }
+
+    fn descriptor_numbers(&self) -> std::collections::BTreeSet<u64> {
+        let folder = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+    }
+
+    /// The sum of a metric over all its series that have `label`.
+    pub fn metric(&self, name: &str, label: &str) -> f64 {
+        let (status, metrics) = self.call_text("GET", "/metrics", None);
+        assert_eq!(status, 200);
+        let is_series = |line: &&str| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label)
+        };
+        metrics.lines().filter(is_series).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     /// Sends a signal.
@@ -177,6 +249,67 @@ impl Server {
         }
     }
 
+    /// The metrics as they are now.
+    pub fn metrics(&self) -> Metrics {
+        let (status, text) = self.call_text("GET", "/metrics", None);
+        assert_eq!(status, 200, "{text}");
+        Metrics(text)
+    }
+
+    /// `GET /v1/node`.
+    pub fn node(&self) -> Value {
+        let (status, node) = self.get("/v1/node");
+        assert_eq!(status, 200, "{node}");
+        node
+    }
+
+    /// A number of the shards together, as `/v1/node` names it.
+    pub fn shards(&self, field: &str) -> u64 {
+        let node = self.node();
+        let shards = node["shards"].as_array().expect("shards");
+        shards.iter().map(|shard| shard[field].as_u64().unwrap_or_else(|| panic!("{field} in {shard:#}"))).sum()
+    }
+
+    /// Resident memory of the process, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        self.node()["memory"]["rss_bytes"].as_u64().expect("a count")
+    }
+
+    /// Waits until every shard has reported anew, twice: what happened before the call is in the numbers then.
+    pub fn settle(&self) {
+        std::thread::sleep(Duration::from_millis(600));
+    }
+
+    /// Every event with one of these names (or of these groups) since the server's start, in order: its name and data.
+    pub fn events(&self, names: &str) -> Vec<(String, Value)> {
+        let (status, text) = self.call_text("GET", &format!("/v1/events?after=0-0&for=200ms&event={names}"), None);
+        assert_eq!(status, 200, "{text}");
+        let field = |event: &str, name: &str| {
+            event.lines().find_map(|line| line.strip_prefix(name)).map(|text| text.trim().to_owned())
+        };
+        let all = text.split("\n\n").filter_map(|event| {
+            let data = serde_json::from_str(&field(event, "data:")?).expect("an event's data is JSON");
+            Some((field(event, "event:")?, data))
+        });
+        all.filter(|(name, _)| name != "gap").collect()
+    }
+
+    /// Waits for the record of a connection that never became a session, and gives its reason and detail.
+    pub fn wait_for_attempt(&self, remote: SocketAddr) -> (String, String) {
+        let deadline = Instant::now() + PATIENCE;
+        let remote = remote.to_string();
+        loop {
+            let mut attempts = self.events("attempt");
+            attempts.retain(|(_, data)| data["remote"] == remote);
+            if let [(_, data)] = &attempts[..] {
+                let text = |key: &str| data[key].as_str().unwrap_or_default().to_owned();
+                return (text("reason"), text("detail"));
+            }
+            assert!(attempts.len() < 2, "one connection, several attempts: {attempts:#?}");
+            assert!(Instant::now() < deadline, "no attempt of {remote} is recorded:\n{}", self.log());
+        }
+    }
+
     /// Waits until a session is over and returns it.
     pub fn wait_for_end(&self, id: &str) -> Value {
         let deadline = Instant::now() + PATIENCE;
@@ -189,6 +322,18 @@ impl Server {
             assert!(Instant::now() < deadline, "the session does not end: {session:#}\n{}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+}
+
+/// The metrics of one moment.
+pub struct Metrics(pub String);
+
+impl Metrics {
+    /// The sum of a metric over all its series that have `label`.
+    pub fn sum(&self, name: &str, label: &str) -> u64 {
+        let is_of = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let series = self.0.lines().filter(is_of).filter(|line| line.contains(label));
+        series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
     }
 }
 

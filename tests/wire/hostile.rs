@@ -20,23 +20,11 @@ fn exchange(server: &Server, bytes: &[u8]) -> Vec<u8> {
 }
 
 fn attempts(server: &Server, reason: &str) -> u64 {
-    metric(server, "sluicegate_attempts_total", &format!("reason=\"{reason}\""))
+    server.metrics().sum("sluicegate_attempts_total", &format!("reason=\"{reason}\""))
 }
 
 fn defects(server: &Server) -> u64 {
-    metric(server, "sluicegate_internal_errors_total", "")
-}
-
-/// The sum of a metric over all its series that have `label`.
-fn metric(server: &Server, name: &str, label: &str) -> u64 {
-    let (status, metrics) = server.call_text("GET", "/metrics", None);
-    assert_eq!(status, 200);
-    let series: Vec<f64> = metrics
-        .lines()
-        .filter(|line| line.starts_with(name) && line.contains(label))
-        .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
-        .collect();
-    series.iter().sum::<f64>() as u64
+    server.metrics().sum("sluicegate_internal_errors_total", "")
 }
 
 #[test]
@@ -184,17 +172,6 @@ fn rt_52_a_refused_connection_is_closed_even_if_its_peer_stays() {
     assert_eq!(server.wait_for_end(&id)["reason"], "protocol_error");
 }
 
-#[test]
-fn rt_36_media_before_publish_closes() {
-    let server = Server::start("");
-    let mut socket = Raw::play(server.rtmp, "live", "x").start();
-    let (_, before) = server.call_text("GET", "/metrics", None);
-    assert!(!before.contains("reason=\"protocol_error\""), "{before}");
-    // A video message of five bytes on chunk stream 6 and message stream 1.
-    socket.send_raw(&[6, 0, 0, 0, 0, 0, 5, 9, 1, 0, 0, 0, 0x17, 1, 0, 0, 0]);
-    socket.drain();
-}
-
 #[cfg(feature = "faults")]
 #[test]
 fn fa_26_a_panic_in_one_connection_closes_that_session_alone() {
@@ -224,4 +201,60 @@ fn fa_26_a_panic_in_one_connection_closes_that_session_alone() {
         assert!(told[0].contains(part), "{part} is not in {}", told[0]);
     }
     assert!(!log.contains("panicked at"), "{log}");
+}
+
+#[cfg(feature = "faults")]
+#[test]
+fn fa_26_a_second_panic_within_a_second_disables_publishing_and_not_playing() {
+    let server = Server::start("[shard]\ncount = 2\n[admission]\nduplicate_publish = \"takeover\"");
+    let mut calm = Raw::publish(server.rtmp, "live", "calm").start();
+    calm.send_picture(0);
+    // Streams whose names end alike, so that nobody takes anybody's place.
+    let mut bad: Vec<Raw> =
+        (0..2).map(|n| Raw::publish(server.rtmp, &format!("live{n}"), "fault-panic").start()).collect();
+    for one in &mut bad {
+        one.send_picture(0);
+    }
+    for one in &mut bad {
+        one.drain();
+    }
+    eventually("both are counted", || defects(&server) == 2);
+    let mut next = Raw::publish(server.rtmp, "live", "innocent");
+    assert!(next.pump_until(PATIENCE, |it| it.started || it.refused.is_some()));
+    assert!(next.refused.expect("it was let in").1.contains("failed"));
+    // Who publishes goes on, and whoever wants may watch.
+    let mut player = Raw::play(server.rtmp, "live", "calm").start();
+    calm.send_picture(1);
+    assert!(player.pump_until(PATIENCE, |it| it.messages.iter().any(|m| m.type_id == 9)));
+    assert_eq!(server.metric("sluicegate_session_types_disabled", "") as u64, 1);
+    let log = server.log();
+    assert_eq!(log.matches("ev=type_disabled").count(), 1, "{log}");
+    // What each of the two had said is told with it.
+    let traces: Vec<&str> = log.lines().filter(|line| line.contains("ev=session_trace")).collect();
+    assert_eq!(traces.len(), 2, "{log}");
+    for part in ["reason=internal_error", "connect_accepted", "publish_accepted", "video"] {
+        assert!(traces[0].contains(part), "{part} is not in {}", traces[0]);
+    }
+}
+
+#[test]
+fn a_session_that_breaks_the_protocol_leaves_its_last_events_in_the_log_and_a_stranger_does_not() {
+    let server = Server::start("");
+    assert!(exchange(&server, &[6]).is_empty());
+    let mut publisher = Raw::publish(server.rtmp, "live", "told").start();
+    let id = server.wait_for_sessions("kind=publish", 1)[0]["id"].as_str().unwrap().to_owned();
+    for number in 0..100 {
+        publisher.send_picture(number);
+    }
+    // A chunk size of 0 on chunk stream 2.
+    publisher.send_raw(&[2, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+    publisher.drain();
+    assert_eq!(server.wait_for_end(&id)["reason"], "protocol_error");
+    eventually("it is told", || server.log().contains("ev=session_trace"));
+    let log = server.log();
+    let traces: Vec<&str> = log.lines().filter(|line| line.contains("ev=session_trace")).collect();
+    assert_eq!(traces.len(), 1, "{log}");
+    for part in [&id, "reason=protocol_error", "detail=chunk_size", "after ", "video 1000B @3960", "audio"] {
+        assert!(traces[0].contains(part), "{part} is not in {}", traces[0]);
+    }
 }

@@ -5,8 +5,21 @@
 mod support;
 
 mod accounting;
+mod blocked_log;
+mod bursts;
+mod comings_and_goings;
+mod control_floods;
+mod handshakes;
 mod hostile;
+mod hostile_commands;
 mod lifecycle;
+mod limits;
+mod listing;
+mod load;
+mod lying_lengths;
+mod media_floods;
 mod publishers;
+mod reloading;
 mod shards;
 mod terminate;
+mod verdicts;

@@ -1,251 +1,233 @@
-//! `floor` and `drain`: what the send calls alone cost.
+//! `floor`: what the send calls alone cost.
 //!
-//! The floor accepts plain connections and sends each of them the same sizes at the same times as a server would,
-//! and does nothing else. Its CPU is the least that any server on these sockets can take; `drain` is its other end.
+//! The floor lets `play` in with the engine's own words and from then on sends each player the bytes of one synthetic
+//! stream, round after round: no session, no queue, no look at what players say. Its sockets have the options of the
+//! server's, its players are the server's players, and its rounds are as far apart as it is told. What a server costs
+//! above it in the same place is the server; what it costs itself is the kernel.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::{Events, Interest, Poll, Token};
 use serde_json::{Value, json};
 
-use crate::net::{self, ReadBuffer, Route, send, wall_ns};
-use crate::report::{LoopGauge, Progress, round};
-use crate::source::Source;
+use sluicegate::io::tcp;
+use sluicegate::proto::rtmp::Settings;
+use sluicegate::proto::rtmp::chunk::write_message;
+use sluicegate::proto::rtmp::message::type_id;
+use sluicegate::proto::rtmp::server::{PLAY_STREAM_ID, Server, ServerEvent};
 
-/// Sends go round a buffer of this size, as a server's go through its window of packaged frames: one small buffer
-/// would stay in the first-level cache and flatter the floor.
+use crate::net::{self, ReadBuffer, send, wall_ns};
+use crate::report::{Progress, round};
+use crate::source::{Scratch, Source};
+
+/// The stream goes round a buffer of this size, as a server's goes through its window of packaged frames: one small
+/// buffer would stay in the first-level cache and flatter the floor.
 const WINDOW_BYTES: usize = 4 << 20;
-
-/// What every player is sent, over and over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// After so long the plan begins anew.
-    pub period: Duration,
-    /// When in the period, and how many bytes in one call.
-    pub rounds: Vec<(Duration, usize)>,
-}
-
-impl Plan {
-    /// One size, as often as the bitrate asks for.
-    pub fn uniform(bitrate_bps: u64, write_bytes: usize) -> Self {
-        let period = Duration::from_secs_f64(write_bytes as f64 * 8.0 / bitrate_bps as f64);
-        Self { period, rounds: vec![(Duration::ZERO, write_bytes)] }
-    }
-
-    /// The frames of the synthetic stream as chunks of `chunk_size`, those that fall within `merge` of the first
-    /// in one call; zero sends each by itself.
-    pub fn frames(bitrate_bps: u64, merge: Duration, chunk_size: usize) -> Self {
-        let period = Duration::from_secs(10);
-        let mut source = Source::synthetic(bitrate_bps);
-        let mut rounds: Vec<(Duration, usize)> = Vec::new();
-        let mut first = None;
-        loop {
-            let due = source.peek();
-            let at = Duration::from_nanos(due.offset_ns);
-            if at >= period {
-                break;
-            }
-            // A full header on the first chunk and one byte on each of the others.
-            let wire_bytes = due.len + 12 + due.len.saturating_sub(1) / chunk_size;
-            match (first, rounds.last_mut()) {
-                (Some(since), Some((_, bytes))) if at.saturating_sub(since) < merge => *bytes += wire_bytes,
-                _ => {
-                    first = Some(at);
-                    rounds.push((at + merge, wire_bytes));
-                }
-            }
-            source.advance();
-        }
-        Self { period, rounds }
-    }
-
-    /// Lines of `offset_us size`, as a server's own writes to one player were.
-    pub fn replay(path: &Path) -> io::Result<Self> {
-        Self::parse_replay(&std::fs::read_to_string(path)?)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a replay has lines of `offset_us size`"))
-    }
-
-    fn parse_replay(text: &str) -> Option<Self> {
-        let mut rounds = Vec::new();
-        for line in text.lines().filter(|l| !l.trim().is_empty()) {
-            let (offset, size) = line.trim().split_once(char::is_whitespace)?;
-            rounds.push((Duration::from_micros(offset.parse().ok()?), size.trim().parse().ok()?));
-        }
-        rounds.sort_unstable();
-        let last = rounds.last()?.0;
-        let step = last / u32::try_from(rounds.len().max(2) - 1).ok()?;
-        Some(Self { period: last + step.max(Duration::from_micros(1)), rounds })
-    }
-}
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 4_096;
 
 /// What the floor does.
 pub struct Options {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// How many connections it waits for.
-    pub players: usize,
-    /// What it sends.
-    pub plan: Plan,
-    /// How long it sends, after the last connection came.
+    /// Bits a second of the stream.
+    pub bitrate_bps: u64,
+    /// From the beginning of one round to that of the next, at least; zero sends each frame by itself.
+    pub every: Duration,
+    /// How long it runs unless it is stopped.
     pub run_for: Duration,
     /// No progress lines.
     pub quiet: bool,
 }
 
-/// Accepts all players, then sends to all of them, round after round.
+/// A player on its way in.
+struct Joining {
+    socket: TcpStream,
+    engine: Box<Server>,
+}
+
+/// A player.
+struct Player {
+    socket: TcpStream,
+    /// The next byte of the stream that it gets.
+    at: u64,
+}
+
+/// Serves until the time is over or somebody stops it.
 pub fn run(options: &Options) -> io::Result<Value> {
-    let listener = TcpListener::bind(options.listen)?;
-    // The standard library's backlog of 128 is too short for thousands that come at once.
-    // SAFETY: the descriptor is an open listening socket; listen(2) on it again only changes the backlog.
-    unsafe { libc::listen(listener.as_raw_fd(), 4_096) };
+    let listener = TcpListener::from(tcp::bind(options.listen, BACKLOG)?);
     listener.set_nonblocking(true)?;
-    let mut sockets: Vec<TcpStream> = Vec::with_capacity(options.players);
-    let give_up = Instant::now() + Duration::from_mins(1);
-    while sockets.len() < options.players && Instant::now() < give_up && !net::is_stopped() {
-        match listener.accept() {
-            Ok((socket, _)) => {
-                socket.set_nonblocking(true)?;
-                socket.set_nodelay(true)?;
-                sockets.push(socket);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(1)),
-            Err(error) => return Err(error),
-        }
-    }
-    let longest = options.plan.rounds.iter().map(|(_, size)| *size).max().unwrap_or(0);
-    let window = vec![0xa5u8; WINDOW_BYTES + longest];
-    let (mut calls, mut bytes, mut full, mut gone, mut position) = (0u64, 0u64, 0u64, 0u64, 0usize);
-    let mut owed = vec![0usize; sockets.len()];
-    let mut late_max = Duration::ZERO;
+    // The kernel counts references to descriptors that threads share, and every server that uses more than one core in
+    // one process pays for that with each call.
+    std::thread::spawn(std::thread::park);
+    let settings = Arc::new(Settings::default());
+    let mut source = Source::synthetic(options.bitrate_bps);
+    let mut scratch = Scratch::default();
+    let mut window = Window::new();
+    let mut packaged = Vec::new();
+    let mut buffer = ReadBuffer::new();
+    let mut joining: Vec<Joining> = Vec::new();
+    let mut players: Vec<Player> = Vec::new();
+    let (mut calls, mut bytes, mut full, mut gone, mut rounds) = (0u64, 0u64, 0u64, 0u64, 0u64);
     let mut progress = Progress::new(options.quiet);
-    let cpu_before = net::thread_cpu();
-    let (began, began_ns) = (Instant::now(), wall_ns());
-    let mut cycle = 0u32;
-    'all: loop {
-        for (offset, size) in &options.plan.rounds {
-            let at = options.plan.period * cycle + *offset;
-            if at >= options.run_for || net::is_stopped() {
-                break 'all;
-            }
-            let wait = at.saturating_sub(began.elapsed());
-            if wait.is_zero() {
-                late_max = late_max.max(began.elapsed().saturating_sub(at));
-            } else {
-                std::thread::sleep(wait);
-            }
-            for (socket, owed) in sockets.iter().zip(&mut owed) {
-                if *owed == usize::MAX {
-                    continue;
-                }
-                // What a full socket did not take goes out with the next round; a server would do the same.
-                let due = (*owed + size).min(window.len() - position);
+    let (began, start_ns) = (Instant::now(), wall_ns());
+    let mut last_round = Duration::ZERO;
+    loop {
+        let at = Duration::from_nanos(source.peek().offset_ns).max(last_round + options.every);
+        std::thread::sleep(at.saturating_sub(began.elapsed()));
+        if began.elapsed() >= options.run_for || net::is_stopped() {
+            break;
+        }
+        last_round = began.elapsed();
+        while let Ok((socket, _)) = listener.accept() {
+            socket.set_nonblocking(true)?;
+            joining.push(Joining { socket, engine: Box::new(Server::new(&settings, Instant::now())) });
+        }
+        // All that has come due goes out together.
+        while Duration::from_nanos(source.peek().offset_ns) <= last_round {
+            let due = source.peek();
+            packaged.clear();
+            let body = source.body(&due, 0, start_ns, &mut scratch);
+            package(&mut packaged, &settings, due.type_id, due.timestamp_ms, body);
+            window.push(&packaged);
+            source.advance();
+        }
+        players.retain_mut(|player| {
+            while player.at < window.end {
+                let Some(due) = window.from(player.at) else {
+                    gone += 1;
+                    return false;
+                };
                 calls += 1;
-                match send(socket.as_raw_fd(), &window[position..position + due]) {
+                match send(player.socket.as_raw_fd(), due) {
                     Ok(len) => {
                         bytes += len as u64;
-                        *owed = due - len;
-                        full += u64::from(len < due);
+                        player.at += len as u64;
+                        if len < due.len() {
+                            // What a full socket did not take goes out with the next round.
+                            full += 1;
+                            break;
+                        }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         full += 1;
-                        *owed = due;
+                        break;
                     }
                     Err(_) => {
                         gone += 1;
-                        *owed = usize::MAX;
+                        return false;
                     }
                 }
             }
-            position = (position + size) % WINDOW_BYTES;
-            progress.tick(Instant::now(), || format!("{calls} calls, {:.3} GB", bytes as f64 / 1e9));
+            true
+        });
+        let mut index = 0;
+        while let Some(one) = joining.get_mut(index) {
+            match let_in(one, &mut buffer, &source, &settings) {
+                Ok(false) => index += 1,
+                Ok(true) => {
+                    let socket = joining.swap_remove(index).socket;
+                    players.push(Player { socket, at: window.end });
+                }
+                Err(_) => drop(joining.swap_remove(index)),
+            }
         }
-        cycle += 1;
+        rounds += 1;
+        progress
+            .tick(Instant::now(), || format!("{} players, {calls} calls, {:.3} GB", players.len(), bytes as f64 / 1e9));
     }
-    let cpu = net::thread_cpu().saturating_sub(cpu_before).as_secs_f64();
-    let seconds = began.elapsed().as_secs_f64();
     Ok(json!({
         "scenario": "floor",
-        "players": sockets.len(),
-        "window": { "start_ns": began_ns, "end_ns": wall_ns(), "seconds": round(seconds) },
+        "players": players.len(),
+        "seconds": round(began.elapsed().as_secs_f64()),
+        "rounds": rounds,
         "bytes": bytes,
         "calls": calls,
         "bytes_per_call": round(bytes as f64 / calls.max(1) as f64),
         "full": full,
         "gone": gone,
-        "late_max_ms": round(late_max.as_secs_f64() * 1_000.0),
-        "cpu_s": round(cpu),
-        "core_share": round(cpu / seconds.max(1e-9)),
-        "cpu_s_per_gb": round(cpu / (bytes as f64 / 1e9).max(1e-9)),
-        "us_per_call": round(cpu * 1e6 / calls.max(1) as f64),
     }))
 }
 
-/// The other end: `count` connections, everything read and thrown away.
-pub fn drain(route: &Route, count: usize, run_for: Duration, discard: bool, quiet: bool) -> io::Result<Value> {
-    let mut poll = Poll::new()?;
-    let mut events = Events::with_capacity(4_096);
-    let mut buffer = ReadBuffer::new();
-    let mut sockets = Vec::with_capacity(count);
-    for index in 0..count {
-        let mut socket = route.connect(index)?;
-        poll.registry().register(&mut socket, Token(index), Interest::READABLE)?;
-        sockets.push(Some(socket));
+/// Goes one step with a newcomer; true once it plays and has the headers.
+fn let_in(one: &mut Joining, buffer: &mut ReadBuffer, source: &Source, settings: &Settings) -> io::Result<bool> {
+    let now = Instant::now();
+    match buffer.receive(one.socket.as_raw_fd()) {
+        Ok([]) => return Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(bytes) => one.engine.handle_bytes(now, bytes).map_err(|error| io::Error::other(error.to_string()))?,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+        Err(error) => return Err(error),
     }
-    let mut open = count;
-    let mut bytes = 0u64;
-    let mut failures = crate::report::Tally::default();
-    let mut gauge = LoopGauge::start();
-    let mut progress = Progress::new(quiet);
-    let began = Instant::now();
-    while open > 0 && began.elapsed() < run_for && !net::is_stopped() {
-        if let Err(error) = poll.poll(&mut events, Some(Duration::from_millis(100)))
-            && error.kind() != io::ErrorKind::Interrupted
-        {
-            return Err(error);
-        }
-        gauge.on_turn(Instant::now());
-        for event in &events {
-            let Some(slot) = sockets.get_mut(event.token().0) else { continue };
-            let Some(socket) = slot else { continue };
-            let fd = socket.as_raw_fd();
-            loop {
-                let read = if discard { buffer.discard(fd) } else { buffer.receive(fd).map(<[u8]>::len) };
-                match read {
-                    Ok(0) => {
-                        *slot = None;
-                        open -= 1;
-                        break;
-                    }
-                    Ok(len) => {
-                        bytes += len as u64;
-                        if len < net::READ_BYTES && !event.is_read_closed() {
-                            break;
-                        }
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => {
-                        failures.add(error.to_string());
-                        *slot = None;
-                        open -= 1;
-                        break;
-                    }
-                }
+    let mut plays = false;
+    while let Some(event) = one.engine.poll_event() {
+        match event {
+            ServerEvent::Connect(_) => one.engine.accept_connect(),
+            ServerEvent::Play { request, .. } => {
+                one.engine.accept_play(now, request);
+                plays = true;
             }
+            _ => {}
         }
-        gauge.on_turn_end(Instant::now());
-        progress.tick(Instant::now(), || format!("{open} open, {:.3} GB", bytes as f64 / 1e9));
     }
-    Ok(json!({
-        "scenario": "drain",
-        "players": count,
-        "bytes": bytes,
-        "failures": failures.to_json(),
-        "generator": gauge.to_json(),
-    }))
+    let output = one.engine.output();
+    if plays {
+        for (type_id, body) in source.headers() {
+            package(output, settings, type_id, source.peek().timestamp_ms, &body);
+        }
+    }
+    // A few kilobytes into an empty socket.
+    if !output.is_empty() && send(one.socket.as_raw_fd(), output)? < output.len() {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    output.clear();
+    Ok(plays)
+}
+
+/// A message as the server packages it for players.
+fn package(out: &mut Vec<u8>, settings: &Settings, type_id: u8, timestamp_ms: u64, body: &[u8]) {
+    let chunk_stream = match type_id {
+        type_id::AUDIO => 4,
+        type_id::VIDEO => 6,
+        _ => 5,
+    };
+    let chunk_size = settings.out_chunk_size as usize;
+    write_message(out, chunk_size, chunk_stream, type_id, PLAY_STREAM_ID, timestamp_ms, body);
+}
+
+/// The newest bytes of the stream.
+struct Window {
+    ring: Box<[u8]>,
+    /// Bytes that ever were.
+    end: u64,
+}
+
+impl Window {
+    fn new() -> Self {
+        Self { ring: vec![0; WINDOW_BYTES].into_boxed_slice(), end: 0 }
+    }
+
+    fn push(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let at = (self.end % WINDOW_BYTES as u64) as usize;
+            let (now, later) = bytes.split_at(bytes.len().min(WINDOW_BYTES - at));
+            self.ring[at..at + now.len()].copy_from_slice(now);
+            self.end += now.len() as u64;
+            bytes = later;
+        }
+    }
+
+    /// What is there from a byte on, as far as it lies in one piece; `None` when it has been written over.
+    fn from(&self, at: u64) -> Option<&[u8]> {
+        let behind = self.end - at;
+        if behind > WINDOW_BYTES as u64 {
+            return None;
+        }
+        let from = (at % WINDOW_BYTES as u64) as usize;
+        Some(&self.ring[from..(from + behind as usize).min(WINDOW_BYTES)])
+    }
 }
 
 #[cfg(test)]
@@ -253,21 +235,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_merged_plan_has_the_same_bytes_in_fewer_calls() {
-        let single = Plan::frames(2_000_000, Duration::ZERO, 4_096);
-        let merged = Plan::frames(2_000_000, Duration::from_millis(40), 4_096);
-        let bytes = |plan: &Plan| plan.rounds.iter().map(|(_, size)| size).sum::<usize>();
-        assert_eq!(bytes(&single), bytes(&merged));
-        assert_eq!(single.rounds.len(), 731);
-        assert!((200..=260).contains(&merged.rounds.len()), "{}", merged.rounds.len());
+    fn the_window_goes_round_and_forgets() {
+        let mut window = Window::new();
+        window.push(&vec![1; WINDOW_BYTES - 2]);
+        window.push(&[2, 3, 4, 5]);
+        let at = WINDOW_BYTES as u64 - 2;
+        assert_eq!(window.from(at), Some(&[2, 3][..]));
+        assert_eq!(window.from(at + 2), Some(&[4, 5][..]));
+        assert_eq!(window.from(window.end), Some(&[][..]));
+        assert_eq!(window.from(1), None);
+        assert_eq!(window.from(2).map(<[u8]>::len), Some(WINDOW_BYTES - 2));
     }
 
     #[test]
-    fn a_replay_is_read_and_refused() {
-        let plan = Plan::parse_replay("0 100\n20000 300\n10000 200\n").unwrap();
-        let ms = Duration::from_millis;
-        assert_eq!(plan, Plan { period: ms(30), rounds: vec![(ms(0), 100), (ms(10), 200), (ms(20), 300)] });
-        assert!(Plan::parse_replay("what").is_none());
-        assert!(Plan::parse_replay("").is_none());
+    fn a_player_is_let_in_and_gets_the_headers() {
+        use sluicegate::proto::rtmp::client::{Client, ClientEvent, Intent};
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let socket = listener.accept().unwrap().0;
+        socket.set_nonblocking(true).unwrap();
+        let settings = Arc::new(Settings::default());
+        let mut one = Joining { socket, engine: Box::new(Server::new(&settings, Instant::now())) };
+        let mut engine = Client::new("rtmp://127.0.0.1/live", "live", "load", Intent::Play);
+        let source = Source::synthetic(2_000_000);
+        let (mut buffer, mut heard) = (ReadBuffer::new(), Vec::new());
+        let mut is_in = false;
+        while heard.last() != source.headers().last() {
+            send(client.as_raw_fd(), engine.output()).unwrap();
+            engine.output().clear();
+            is_in |= let_in(&mut one, &mut buffer, &source, &settings).unwrap();
+            if let Ok(bytes) = buffer.receive(client.as_raw_fd()) {
+                engine.handle_bytes(Instant::now(), bytes).unwrap();
+            }
+            while let Some(event) = engine.poll_event() {
+                if let ClientEvent::Message(message) = event {
+                    heard.push((message.type_id, message.payload.to_vec()));
+                }
+            }
+        }
+        assert!(is_in);
+        // The last of what a play is answered with comes before them.
+        assert!(heard.ends_with(&source.headers()), "{heard:?}");
     }
 }

@@ -64,10 +64,8 @@ enum Command {
     Storm(Storm),
     /// Hold N players of a stream that has no media.
     Idle(Idle),
-    /// Serve plain TCP connections with the send calls alone.
+    /// Serve `play` with the send calls alone.
     Floor(Floor),
-    /// The other end of `floor`: read everything.
-    Drain(Drain),
 }
 
 #[derive(Args)]
@@ -183,45 +181,14 @@ struct Floor {
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:19399")]
     listen: SocketAddr,
-    /// How many connections to wait for.
-    #[arg(long, short = 'n', default_value_t = 500)]
-    players: usize,
-    /// Bits a second for each.
+    /// Bits a second of the synthetic stream.
     #[arg(long, default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(50_000..=1_000_000_000))]
     bitrate: u64,
-    /// Always so many bytes in a call; without it the calls follow the frames of the synthetic stream.
-    #[arg(long, conflicts_with = "replay")]
-    write_bytes: Option<usize>,
-    /// Put what falls within so many milliseconds in one call (with frames).
-    #[arg(long, default_value_t = 0)]
-    merge_ms: u64,
-    /// Chunk size that the frames are cut by.
-    #[arg(long, default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..))]
-    chunk_size: u32,
-    /// A file with lines of `offset_us size`: the calls that a server made for one player.
-    #[arg(long)]
-    replay: Option<PathBuf>,
+    /// From the beginning of one round of calls to that of the next, at least; each frame by itself when it is 0.
+    #[arg(long, default_value_t = 0.0)]
+    every_ms: f64,
     /// How long.
     #[arg(long, default_value_t = 10.0)]
-    seconds: f64,
-}
-
-#[derive(Args)]
-struct Drain {
-    /// The floor.
-    #[arg(long, default_value = "127.0.0.1:19399")]
-    address: SocketAddr,
-    /// Number of connections.
-    #[arg(long, short = 'n', default_value_t = 500)]
-    players: usize,
-    /// Use so many loopback source addresses.
-    #[arg(long, default_value_t = 0, value_name = "K", value_parser = clap::value_parser!(u32).range(0..=250))]
-    source_addresses: u32,
-    /// Copy the bytes out, as players do, instead of dropping them in the kernel.
-    #[arg(long)]
-    copy: bool,
-    /// At most so long; it ends earlier when the floor closes.
-    #[arg(long, default_value_t = 120.0)]
     seconds: f64,
 }
 
@@ -295,21 +262,13 @@ fn run(command: &Command, quiet: bool) -> io::Result<Value> {
             details: false,
             quiet,
         }),
-        Command::Floor(args) => {
-            let plan = match (&args.replay, args.write_bytes) {
-                (Some(path), _) => floor::Plan::replay(path)?,
-                (None, Some(bytes)) => floor::Plan::uniform(args.bitrate, bytes.max(1)),
-                (None, None) => {
-                    floor::Plan::frames(args.bitrate, Duration::from_millis(args.merge_ms), args.chunk_size as usize)
-                }
-            };
-            let run_for = seconds(args.seconds);
-            floor::run(&floor::Options { listen: args.listen, players: args.players, plan, run_for, quiet })
-        }
-        Command::Drain(args) => {
-            let route = Route { to: args.address, source_addresses: args.source_addresses };
-            floor::drain(&route, args.players, seconds(args.seconds), !args.copy, quiet)
-        }
+        Command::Floor(args) => floor::run(&floor::Options {
+            listen: args.listen,
+            bitrate_bps: args.bitrate,
+            every: seconds(args.every_ms / 1_000.0),
+            run_for: seconds(args.seconds),
+            quiet,
+        }),
     }
 }
 

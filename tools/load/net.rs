@@ -89,8 +89,7 @@ pub struct Route {
 impl Route {
     /// Begins the `index`-th connection; it is up when the socket becomes writable.
     pub fn connect(&self, index: usize) -> io::Result<TcpStream> {
-        let socket = Socket::new(Domain::for_address(self.to), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
+        let socket = Socket::new(Domain::for_address(self.to), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
         if self.source_addresses > 0 {
             let host = 2 + (index as u32 % self.source_addresses);

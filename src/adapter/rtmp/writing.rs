@@ -7,6 +7,7 @@ use crate::adapter::rtmp::{Packager, Role, Rtmp};
 use crate::adapter::{Core, Flow, Sent, Wire};
 use crate::media::Frame;
 use crate::session::{State, What};
+use crate::stdx::ahead;
 use crate::stream::{Due, Package, Written};
 
 /// Slices of one vectored write. A block of the log is 64 KiB, so sixteen carry more than a write ever takes.
@@ -86,6 +87,20 @@ impl Rtmp {
         if has_more { Flow::More } else { Flow::Idle }
     }
 
+    /// Begins to bring a player's place in its stream into the cache, before [`write`](Self::write).
+    pub fn fetch_place(&self) {
+        if let Role::Playing(it) = &self.role {
+            ahead::fetch(&**it);
+        }
+    }
+
+    /// Begins to bring a player's session into the cache, after [`fetch_place`](Self::fetch_place).
+    pub fn fetch_session(&self, core: &Core) {
+        if let Role::Playing(it) = &self.role {
+            core.sessions.fetch(it.session);
+        }
+    }
+
     /// The first bytes that wait for a peer which takes none: what readiness is to be asked for with. Empty when
     /// nothing waits.
     pub fn with_first_waiting<R>(&mut self, core: &Core, use_it: impl FnOnce(&[u8]) -> R) -> R {
@@ -126,14 +141,14 @@ impl Rtmp {
     pub(super) fn prepare(&mut self, now: Instant, core: &mut Core) -> Due {
         let Role::Playing(it) = &mut self.role else { return Due::Nothing };
         let Some(entry) = core.streams.get(it.slot) else { return Due::Nothing };
-        let mut due = it.cursor.due(&entry.live, core.streams.settings(), now);
+        let mut due = it.cursor.due(&entry.live, &entry.settings, now);
         let mut jumped = None;
         if let Due::Jumped { dropped_frames, headers_changed } = due {
             jumped = Some(dropped_frames);
             if headers_changed {
                 it.headers = None;
             }
-            due = it.cursor.due(&entry.live, core.streams.settings(), now);
+            due = it.cursor.due(&entry.live, &entry.settings, now);
         }
         let mut header_bytes = 0;
         let mut header_frames = 0;

@@ -42,8 +42,8 @@ struct Scope {
     then: Then,
 }
 
-/// Who comes for what, and when, as far as tokens are about it.
-#[derive(Clone, Copy, Debug)]
+/// Who comes for what, and when, as far as tokens are about it. Not to be printed: the query is where tokens are.
+#[derive(Clone, Copy)]
 pub struct Bearer<'a> {
     /// What they want to do.
     pub kind: Kind,

@@ -37,7 +37,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Events put in one piece.
 const BATCH: usize = 64;
 /// Every name that an event can have.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 17] = [
     "session.opened",
     "session.authorized",
     "session.started",
@@ -54,6 +54,7 @@ const NAMES: [&str; 16] = [
     "attempt",
     "server.ready",
     "server.draining",
+    "server.load_state",
 ];
 /// Names of whole groups.
 const GROUPS: [&str; 3] = ["session", "stream", "server"];
@@ -125,6 +126,9 @@ pub struct EventBody {
     /// Viewers were kept from before, of `stream.online`.
     #[serde(skip_serializing_if = "Option::is_none")]
     resumed: Option<bool>,
+    /// How hard pressed the server is, of `server.load_state`: `green`, `yellow`, `orange` or `red`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
     /// Why, of `session.closed`, `session.denied` and `attempt`.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
@@ -353,7 +357,13 @@ impl EventBody {
                 remote: Some(remote.to_string()),
                 ..Self::of_reason(*reason)
             },
-            Event::Server(ServerEvent { at: when, .. }) => Self { name, at: at(*when), ..Self::default() },
+            Event::Server(ServerEvent { at: when, what }) => {
+                let state = match what {
+                    ServerWhat::Load(state) => Some(state.as_str()),
+                    ServerWhat::Ready | ServerWhat::Draining => None,
+                };
+                Self { name, at: at(*when), state, ..Self::default() }
+            }
         }
     }
 
@@ -422,6 +432,7 @@ fn name(event: &Event) -> &'static str {
         Event::Server(server) => match server.what {
             ServerWhat::Ready => "server.ready",
             ServerWhat::Draining => "server.draining",
+            ServerWhat::Load(_) => "server.load_state",
         },
     }
 }

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::admission::LoadState;
 use crate::api::native::json;
 use crate::api::query::Params;
 use crate::api::{Problem, Shared};
@@ -69,15 +70,17 @@ pub(crate) async fn healthz(State(api): State<Shared>, RawQuery(query): RawQuery
 #[utoipa::path(get, path = "/readyz", tag = "health", security((), ("bearer" = [])),
     params(("verbose" = Option<bool>, Query, description = "List the parts; needs a token")),
     responses((status = 200, description = "Ready", body = Readiness),
-        (status = 503, description = "Starting, or draining", body = Readiness)))]
+        (status = 503, description = "Starting, draining, or overloaded", body = Readiness)))]
 pub(crate) async fn readyz(State(api): State<Shared>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let verbose = Params::parse(query.as_deref(), &[&["verbose"]])?.take_flag("verbose")?.unwrap_or(false);
     let now = Instant::now();
-    let (ready, draining, silent) = api.control.view(|view| (view.ready, view.draining, silent(view, now)));
+    let (ready, draining, silent, load) =
+        api.control.view(|view| (view.ready, view.draining, silent(view, now), view.load.state));
     let check = |name, ok: bool, yes: &str, no: &str| Check { name, ok, detail: if ok { yes } else { no }.to_owned() };
     let checks = vec![
         check("listeners", ready, "all are armed", "not all are armed yet"),
         check("draining", !draining, "new sessions are taken", "no new sessions are taken"),
+        Check { name: "load", ok: load < LoadState::Red, detail: load.as_str().to_owned() },
         Check {
             name: "shards",
             ok: silent.is_empty(),
@@ -93,6 +96,7 @@ pub(crate) async fn readyz(State(api): State<Shared>, RawQuery(query): RawQuery)
         () if draining => "draining",
         () if !ready => "starting",
         () if !silent.is_empty() => "shard_silent",
+        () if load >= LoadState::Red => "overloaded",
         () => "ok",
     };
     let code = if status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -7,6 +7,7 @@ pub mod history;
 pub mod node;
 pub mod openapi;
 pub mod page;
+pub mod reload;
 pub mod sessions;
 pub mod streams;
 pub mod summary;
@@ -40,6 +41,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/v1/history/timeline", get(history::timeline))
         .route("/v1/history/export", get(history::export))
         .route("/v1/drain", post(node::drain))
+        .route("/v1/reload", post(reload::reload))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))

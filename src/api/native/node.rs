@@ -35,6 +35,10 @@ pub struct Node {
     ready: bool,
     /// It takes no new sessions.
     draining: bool,
+    /// Which configuration is in force: 1 is that of the start, each reload that takes effect makes the next.
+    config_generation: u64,
+    /// How hard pressed it is: `green`, `yellow`, `orange` or `red`.
+    load_state: &'static str,
     /// Running sessions.
     sessions: usize,
     /// Streams that are published, played, or wait for their publisher.
@@ -95,6 +99,12 @@ pub struct Shard {
     reads: u64,
     /// Rounds of the pump since the start.
     rounds: u64,
+    /// Times that a connection had to leave messages to its next turn, since the start.
+    turns_cut: u64,
+    /// Times that mail or a relay woke the core, since the start.
+    wakeups: u64,
+    /// Times that it looked at the clock, since the start.
+    ticks: u64,
     /// Frames dropped for slow players since the start.
     dropped_frames: u64,
     /// Frames dropped between shards since the start.
@@ -148,6 +158,8 @@ pub(crate) async fn node(State(api): State<Shared>, RawQuery(query): RawQuery) -
         uptime_ms: millis(now.saturating_duration_since(view.started_at)),
         ready: view.ready,
         draining: view.draining,
+        config_generation: view.config_generation,
+        load_state: view.load.state.as_str(),
         sessions: view.sessions.len(),
         streams: view.streams.len(),
         memory: Memory {
@@ -195,9 +207,12 @@ impl Shard {
             writes: load.writes,
             reads: load.reads,
             rounds: load.rounds,
+            turns_cut: load.turns_cut,
+            wakeups: load.wakeups,
+            ticks: load.ticks,
             dropped_frames: load.dropped_frames,
             relay_dropped: load.relay_dropped,
-            glitches: load.glitches,
+            glitches: load.glitches.iter().map(|(_, count)| count).sum(),
             internal_errors: load.internal_errors,
             bans: load.bans,
             ban_hits: load.ban_hits,

@@ -11,7 +11,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use crate::api::native::{bans, events, health, history, node, sessions, streams, summary, terminate};
+use crate::api::native::{bans, events, health, history, node, reload, sessions, streams, summary, terminate};
 use crate::api::problem::ProblemBody;
 use crate::api::query::Params;
 use crate::api::{Problem, Shared};
@@ -25,7 +25,7 @@ use crate::session::Reason;
     paths(sessions::list, sessions::one, terminate::close, terminate::terminate, bans::list, bans::ban, bans::lift,
         summary::summary, streams::list,
         streams::one, history::list, history::one, history::summary, history::timeline, history::export,
-        events::events, node::node, node::drain, health::healthz, health::readyz, health::metrics,
+        events::events, node::node, node::drain, reload::reload, health::healthz, health::readyz, health::metrics,
         openapi),
     components(schemas(ProblemBody, events::EventBody)),
     security(("bearer" = [])),
@@ -74,6 +74,7 @@ fn add_problems(path: &str, operation: &mut Operation, changes: bool) {
         ("415", "The body is not application/json", has_body),
         ("421", "The server is bound to loopback and the Host is not a name of it", true),
         ("429", "Too many requests, or too many refused tokens from this address", true),
+        ("503", "The server is overloaded and makes no lists", matches!(path, "/v1/sessions" | "/v1/streams")),
         ("503", "The server is stopping, or a shard did not answer in time", changes),
         (
             "503",
@@ -199,7 +200,7 @@ fn filter_schema(name: &str) -> Value {
     responses((status = 200, description = "The description", body = Object)))]
 pub(crate) async fn openapi(State(api): State<Shared>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     Params::parse(query.as_deref(), &[])?;
-    let text = TEXTS[usize::from(api.open)].as_str();
+    let text = TEXTS[usize::from(api.door.is_open())].as_str();
     Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
@@ -229,6 +230,7 @@ mod tests {
             "/v1/node",
             "/v1/events",
             "/v1/drain",
+            "/v1/reload",
             "/healthz",
             "/readyz",
             "/metrics",

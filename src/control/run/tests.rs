@@ -1,12 +1,13 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::admission::{Access, Gate, Ticket, Whom};
+use crate::admission::{Ticket, Whom};
 use crate::control::testing::{Wires, facts, id, key};
-use crate::control::{CommandError, Filter, Terminate, Terminated};
+use crate::control::{CommandError, Configured, Filter, Terminate, Terminated};
 use crate::event::{Attempt, Event, Recorded, StreamWhat};
 use crate::names::{Kind, Protocol};
 use crate::session::{Change, CloseReason, Counters, Facts};
+use crate::shard::Rules;
 use crate::shard::mail::{Report, ShardLoad};
 
 /// Short, so that tests of silence are.
@@ -23,19 +24,11 @@ fn setup(shards: usize) -> Setup {
     }
 }
 
-/// A desk that says yes, no ledger, nobody to ask or tell.
-fn outside() -> Outside {
-    let settings = crate::admission::Settings { publish: Access::Open, ..crate::admission::Settings::default() };
-    let gate = Arc::new(Gate::new(&settings, &[]));
-    let desk = Desk::new(&settings, Vec::new(), gate, WallAnchor::now()).unwrap();
-    Outside { desk, asks: None, ledger: None, sinks: Vec::new(), endpoints: Vec::new(), bans: Bans::default() }
-}
-
 /// Runs `test` beside a control task over wires of `capacity`.
 fn beside_control<F: Future<Output = ()>>(capacity: usize, test: impl FnOnce(Handle, Wires) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
-        let (handle, control) = start(&setup(2), outside());
+        let (handle, control) = start(&setup(2), Outside::alone());
         let wires = Wires::new(2, capacity);
         let task = tokio::task::spawn_local(control.run(wires.clone()));
         tokio::time::timeout(Duration::from_secs(30), test(handle, wires)).await.expect("the test hangs");
@@ -73,7 +66,7 @@ async fn until(handle: &Handle, holds: impl Fn(&View) -> bool) {
 #[test]
 fn handles_may_be_held_by_what_asks_for_send() {
     fn is_send<T: Send>(_: &T) {}
-    let (handle, _control) = start(&setup(1), outside());
+    let (handle, _control) = start(&setup(1), Outside::alone());
     let mut cursor = handle.subscribe(None);
     is_send(&handle.terminate(all()));
     is_send(&handle.next_event(&mut cursor));
@@ -238,7 +231,7 @@ fn events_are_read_in_order_and_a_consumer_resumes() {
 fn a_drain_refuses_publishers_waits_for_every_shard_and_ends_control() {
     beside_control(100, |handle, _| async move {
         drop(handle);
-        let (handle, control) = start(&setup(2), outside());
+        let (handle, control) = start(&setup(2), Outside::alone());
         let wires = Wires::new(2, 100);
         let task = tokio::task::spawn_local(control.run(wires.clone()));
         handle.drain(Duration::MAX);
@@ -272,7 +265,7 @@ fn a_second_signal_stops_a_drain_under_way() {
 fn a_shard_that_never_stops_is_told_to_and_then_left_behind() {
     beside_control(100, |handle, _| async move {
         drop(handle);
-        let (handle, mut control) = start(&setup(2), outside());
+        let (handle, mut control) = start(&setup(2), Outside::alone());
         (control.stop_after, control.leave_after) = (ORDER, ORDER);
         let wires = Wires::new(2, 100);
         let task = tokio::task::spawn_local(control.run(wires.clone()));
@@ -297,5 +290,49 @@ fn reports_reach_the_view_and_a_lifted_ban_every_shard() {
         for shard in [0, 1] {
             assert!(matches!(wires.next(shard).await, ToShard::Unban(_)));
         }
+    });
+}
+
+#[test]
+fn new_rules_are_in_force_when_every_shard_has_said_so() {
+    beside_control(100, |handle, wires| async move {
+        let mut rules = Rules::default();
+        rules.admission.duplicate_publish = DuplicatePublish::Reject;
+        let asked = tokio::task::spawn_local({
+            let (handle, rules) = (handle.clone(), Arc::new(rules));
+            async move { handle.configure(rules).await }
+        });
+        for (shard, closed) in [(0, 3), (1, 4)] {
+            let ToShard::Configure { order, rules } = wires.next(shard).await else { panic!("no rules") };
+            assert_eq!(rules.admission.duplicate_publish, DuplicatePublish::Reject);
+            assert!(!asked.is_finished(), "shard {shard} has not answered");
+            wires.tell(shard, ToControl::Done { order, count: closed });
+        }
+        assert_eq!(asked.await.unwrap(), Ok(Configured { generation: 2, closed: 7 }));
+        // Control obeys them too: who comes second is refused, where the first rules would have replaced the first.
+        let (old, new) = (session(1, 0, Kind::Publish), session(2, 1, Kind::Publish));
+        wires.tell(0, ask(&old));
+        assert!(matches!(wires.next(0).await, ToShard::Verdict { verdict: Ok(_), .. }));
+        wires.tell(1, ask(&new));
+        assert!(matches!(wires.next(1).await, ToShard::Verdict { verdict: Err(_), .. }));
+        handle.note_refused_reload().await;
+        until(&handle, |view| view.reloads_refused == 1 && view.config_generation == 2).await;
+    });
+}
+
+#[test]
+fn a_shard_that_does_not_answer_has_the_rules_in_its_mail_and_the_caller_is_told() {
+    beside_control(100, |handle, wires| async move {
+        let configured = handle.configure(Arc::new(Rules::default()));
+        let answered = async {
+            let ToShard::Configure { order, .. } = wires.next(0).await else { panic!("no rules") };
+            wires.tell(0, ToControl::Done { order, count: 0 });
+        };
+        let (configured, ()) = tokio::join!(configured, answered);
+        assert_eq!(configured, Err(CommandError::Timeout));
+        let ToShard::Configure { order, .. } = wires.next(1).await else { panic!("no rules") };
+        // Late, and harmless.
+        wires.tell(1, ToControl::Done { order, count: 0 });
+        until(&handle, |view| view.config_generation == 2).await;
     });
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::proto::rtmp::message::type_id;
-use crate::proto::rtmp::{ProtocolError, Settings};
+use crate::proto::rtmp::{Glitch, Glitches, ProtocolError, Settings};
 
 /// One whole message as the chunk layer delivers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,8 @@ pub struct Reader {
     held: usize,
     chunk_size_changes: Burst,
     aborts: Burst,
-    glitches: u32,
+    glitches: Glitches,
+    has_glitches: bool,
 }
 
 /// Longest header: 3 bytes of id, 11 of message header, 4 of extended timestamp.
@@ -138,7 +139,8 @@ impl Reader {
             held: 0,
             chunk_size_changes: Burst::default(),
             aborts: Burst::default(),
-            glitches: 0,
+            glitches: Glitches::default(),
+            has_glitches: false,
         }
     }
 
@@ -218,9 +220,21 @@ impl Reader {
         oldest.checked_add(self.limits.message_timeout)
     }
 
+    /// Another time for messages to become complete, those under way included.
+    pub(super) fn set_message_timeout(&mut self, timeout: Duration) {
+        self.limits.message_timeout = timeout;
+    }
+
+    /// True when [`take_glitches`](Self::take_glitches) has something.
+    #[must_use]
+    pub fn has_glitches(&self) -> bool {
+        self.has_glitches
+    }
+
     /// Suspicious but legal things since the last call (RT-24 to RT-26, RT-31). Messages of unknown
     /// type are counted here and delivered all the same.
-    pub fn take_glitches(&mut self) -> u32 {
+    pub fn take_glitches(&mut self) -> Glitches {
+        self.has_glitches = false;
         std::mem::take(&mut self.glitches)
     }
 
@@ -370,7 +384,7 @@ impl Reader {
                     payload,
                 };
                 if !type_id::is_known(kind) {
-                    self.glitch();
+                    self.glitch(Glitch::UnknownType);
                 }
                 Ok(Some(message))
             }
@@ -387,13 +401,13 @@ impl Reader {
             return Err(ILLEGAL);
         }
         if !more.is_empty() {
-            self.glitch();
+            self.glitch(Glitch::Longer);
         }
         if size < DEFAULT_CHUNK_SIZE {
-            self.glitch();
+            self.glitch(Glitch::ChunkSize);
         }
         if self.chunk_size_changes.is_beyond(now) {
-            self.glitch();
+            self.glitch(Glitch::ChunkSize);
         }
         self.chunk_size = size;
         Ok(())
@@ -404,10 +418,10 @@ impl Reader {
         let (bytes, more) = body.split_first_chunk().ok_or(ProtocolError::Illegal("abort"))?;
         let id = u32::from_be_bytes(*bytes);
         if !more.is_empty() {
-            self.glitch();
+            self.glitch(Glitch::Longer);
         }
         if self.aborts.is_beyond(now) {
-            self.glitch();
+            self.glitch(Glitch::Abort);
         }
         if let Some(index) = self.streams.iter().position(|stream| stream.id == id) {
             drop(self.release(index));
@@ -425,8 +439,9 @@ impl Reader {
         body
     }
 
-    fn glitch(&mut self) {
-        self.glitches = self.glitches.saturating_add(1);
+    fn glitch(&mut self, what: Glitch) {
+        self.glitches.add(what, 1);
+        self.has_glitches = true;
     }
 }
 

@@ -272,7 +272,7 @@ fn rt_24_strange_chunk_sizes_are_glitches() {
         write_message(&mut change, to_usize(reader.chunk_size()), 2, 1, 0, 0, &size.to_be_bytes());
         assert_eq!(read_by(&mut reader, &change, 100), Ok(vec![]));
         assert_eq!((reader.chunk_size(), reader.partial_bytes()), (size, 0));
-        reader.take_glitches()
+        reader.take_glitches().total()
     };
     assert_eq!([1, 127].map(&mut glitches), [1, 1]);
     assert_eq!([128, 4096, 65_536, 0x7fff_ffff].map(&mut glitches), [0; 4]);
@@ -283,9 +283,9 @@ fn rt_24_a_hundred_chunk_size_changes_are_glitches_beyond_sixteen() {
     let (mut reader, now, mut out) = (reader(), Instant::now(), Vec::new());
     let change = control(1, &[0, 0, 1, 0]);
     reader.handle(now, &change.repeat(100), &mut out).unwrap();
-    assert_eq!(reader.take_glitches(), 84);
+    assert_eq!(reader.take_glitches().total(), 84);
     reader.handle(now + Duration::from_secs(10), &change.repeat(16), &mut out).unwrap();
-    assert_eq!(reader.take_glitches(), 0);
+    assert_eq!(reader.take_glitches().total(), 0);
 }
 
 #[test]
@@ -310,9 +310,9 @@ fn rt_24_the_new_chunk_size_holds_for_the_next_chunk() {
 fn rt_25_long_control_bodies_are_cut_and_short_ones_close() {
     let mut reader = reader();
     read_by(&mut reader, &control(1, &[0, 0, 1, 0, 9, 9]), 100).unwrap();
-    assert_eq!((reader.chunk_size(), reader.take_glitches()), (256, 1));
+    assert_eq!((reader.chunk_size(), reader.take_glitches().total()), (256, 1));
     read_by(&mut reader, &control(2, &[0, 0, 0, 4, 9]), 100).unwrap();
-    assert_eq!(reader.take_glitches(), 1);
+    assert_eq!(reader.take_glitches().total(), 1);
     assert_eq!(read(&control(2, &[0, 0, 4])), Err(ProtocolError::Illegal("abort")));
 }
 
@@ -332,9 +332,9 @@ fn rt_26_abort_frees_the_message_at_once() {
     for id in [4, 2, 50, 0xff] {
         reader.handle(now, &control(2, &[0, 0, 0, id]), &mut out).unwrap();
     }
-    assert_eq!(reader.take_glitches(), 0);
+    assert_eq!(reader.take_glitches().total(), 0);
     reader.handle(now, &control(2, &[0, 0, 0, 4]).repeat(100), &mut out).unwrap();
-    assert_eq!(reader.take_glitches(), 100 + 5 - 16);
+    assert_eq!(reader.take_glitches().total(), 100 + 5 - 16);
 }
 
 #[test]
@@ -344,7 +344,7 @@ fn rt_31_unknown_types_are_glitches() {
         let messages = read_by(&mut reader, &Head { kind, ..HEAD }.with(b"x"), 100).unwrap();
         assert_eq!(messages[0].type_id, kind);
         let unknown = matches!(kind, 0 | 7 | 10..=14 | 21 | 23..);
-        assert_eq!(reader.take_glitches(), u32::from(unknown), "{kind}");
+        assert_eq!(reader.take_glitches().total(), u32::from(unknown), "{kind}");
     }
 }
 
@@ -530,7 +530,7 @@ proptest! {
         let run = |step: usize| {
             let (mut reader, mut out) = (reader(), Vec::new());
             let result = bytes.chunks(step).try_for_each(|segment| reader.handle(now, segment, &mut out));
-            (out, result, reader.take_glitches())
+            (out, result, reader.take_glitches().total())
         };
         prop_assert_eq!(run(step), run(usize::MAX));
     }

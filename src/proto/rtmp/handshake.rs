@@ -1,13 +1,10 @@
-//! The handshake (RTMP 1.0 §5.2; the digest forms as Flash-era peers speak them), by `rml_rtmp`.
+//! The handshake (RTMP 1.0 §5.2), in the simple form and in the digest forms that Flash-era peers speak.
 
-use rml_rtmp::handshake::Handshake as Packets;
-use rml_rtmp::handshake::HandshakeProcessResult;
-use rml_rtmp::handshake::PeerType;
+mod packet;
 
 use crate::proto::rtmp::ProtocolError;
 
-/// Length of C1, S1, C2 and S2 (RTMP 1.0 §5.2.3, §5.2.4).
-const PACKET: usize = 1536;
+use packet::{PACKET, Side};
 
 /// The one version there is (RTMP 1.0 §5.2.2).
 const VERSION: u8 = 3;
@@ -22,8 +19,7 @@ const BAD_REQUEST: &[u8] =
 /// One side of a handshake in progress.
 ///
 /// What it holds follows what the peer sent: nothing before C1 begins, at most 1536 bytes while C1
-/// arrives, one number while C2 arrives. The machinery that computes digests lives only for the
-/// moment in which a whole packet is there.
+/// arrives, one number while C2 arrives.
 pub struct Handshake {
     stage: Stage,
 }
@@ -38,13 +34,6 @@ enum Stage {
     Second(usize),
     /// Both sides are through.
     Done,
-}
-
-enum Side {
-    /// Answers, and therefore needs no memory before there is something to answer.
-    Server,
-    /// Has sent `C0 C1`, and keeps what it sent.
-    Client(Box<Packets>),
 }
 
 /// What came of some bytes.
@@ -66,12 +55,9 @@ impl Handshake {
     /// The client's side; `C0 C1` are appended to `out`.
     #[must_use]
     pub fn client(out: &mut Vec<u8>) -> Self {
-        let mut packets = Box::new(Packets::new(PeerType::Client));
-        // It cannot fail today; if a later release could, the server would refuse what is missing.
-        if let Ok(bytes) = packets.generate_outbound_p0_and_p1() {
-            out.extend_from_slice(&bytes);
-        }
-        Self { stage: Stage::Version(Side::Client(packets)) }
+        out.push(VERSION);
+        packet::write_first(Side::Client, true, out);
+        Self { stage: Stage::Version(Side::Client) }
     }
 
     /// Takes bytes from the peer, appends the answer to `out`.
@@ -90,7 +76,7 @@ impl Handshake {
                         self.stage = Stage::Version(side);
                         break;
                     };
-                    check_version(first, &side, out)?;
+                    check_version(first, side, out)?;
                     rest = after;
                     self.stage = Stage::First(side, Vec::new());
                 }
@@ -105,10 +91,10 @@ impl Handshake {
                     };
                     rest = after;
                     if kept.is_empty() {
-                        answer(side, now, out)?;
+                        answer(side, now, out);
                     } else {
                         kept.extend_from_slice(now);
-                        answer(side, &kept, out)?;
+                        answer(side, &kept, out);
                     }
                     self.stage = Stage::Second(PACKET);
                 }
@@ -131,26 +117,15 @@ impl Handshake {
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         match &self.stage {
-            Stage::Version(side) => side.held_bytes(),
-            Stage::First(side, kept) => side.held_bytes().saturating_add(kept.capacity()),
-            Stage::Second(_) | Stage::Done => 0,
-        }
-    }
-}
-
-impl Side {
-    fn held_bytes(&self) -> usize {
-        match self {
-            Self::Server => 0,
-            // `Packets` has a buffer of one packet beside its own fields.
-            Self::Client(_) => size_of::<Packets>().saturating_add(PACKET),
+            Stage::First(_, kept) => kept.capacity(),
+            Stage::Version(_) | Stage::Second(_) | Stage::Done => 0,
         }
     }
 }
 
 /// Tells the three mistakes apart that operators make most: a TLS client on the plain port, a browser
 /// or load balancer check on the RTMP port, and anything else.
-fn check_version(first: u8, side: &Side, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+fn check_version(first: u8, side: Side, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
     match (first, side) {
         (VERSION, _) => Ok(()),
         (TLS_HANDSHAKE, _) => Err(ProtocolError::Illegal("tls_on_plain")),
@@ -163,24 +138,19 @@ fn check_version(first: u8, side: &Side, out: &mut Vec<u8>) -> Result<(), Protoc
     }
 }
 
-/// Appends what a whole C1 or S1 wants in return: `S0 S1 S2` or `C2`. The packets are fed exactly, so
-/// that nothing stays in the library's buffer. A digest of either scheme is answered with a digest;
-/// none, or a wrong one, with the simple form (RT-06).
-fn answer(side: Side, first: &[u8], out: &mut Vec<u8>) -> Result<(), ProtocolError> {
-    let mut packets = match side {
-        Side::Server => Box::new(Packets::new(PeerType::Server)),
-        Side::Client(packets) => packets,
-    };
-    for part in [&[VERSION][..], first] {
-        match packets.process_bytes(part) {
-            Ok(
-                HandshakeProcessResult::InProgress { response_bytes }
-                | HandshakeProcessResult::Completed { response_bytes, .. },
-            ) => out.extend_from_slice(&response_bytes),
-            Err(_) => return Err(ProtocolError::Illegal("handshake")),
-        }
+/// Appends what a whole C1 or S1 wants in return: `S0 S1 S2` or `C2`. A digest of either scheme is answered with a
+/// digest; none, or a wrong one, with the simple form (RT-06).
+fn answer(side: Side, first: &[u8], out: &mut Vec<u8>) {
+    let Some(first) = first.first_chunk::<PACKET>() else { return };
+    let digest = packet::peer_digest(side, first);
+    if side == Side::Server {
+        out.push(VERSION);
+        packet::write_first(side, digest.is_some(), out);
     }
-    Ok(())
+    match digest {
+        Some(digest) => packet::write_signed_second(side, &digest, out),
+        None => out.extend_from_slice(first),
+    }
 }
 
 #[cfg(test)]

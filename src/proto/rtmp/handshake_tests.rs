@@ -1,3 +1,4 @@
+use rml_rtmp::handshake::{Handshake as Theirs, HandshakeProcessResult, PeerType};
 use sha2::{Digest, Sha256};
 
 use super::*;
@@ -14,6 +15,14 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
         inner.update(part);
     }
     Sha256::new().chain_update(block.map(|b| b ^ 0x5c)).chain_update(inner.finalize()).finalize().into()
+}
+
+/// The digest in a first packet where `layout` says, if it is that of `key`.
+fn digest_in(packet: &[u8], layout: usize, key: &[u8]) -> Option<[u8; 32]> {
+    let sum: usize = packet[layout..layout + 4].iter().map(|b| usize::from(*b)).sum();
+    let at = sum % 728 + layout + 4;
+    let found = <[u8; 32]>::try_from(&packet[at..at + 32]).unwrap();
+    (hmac(key, &[&packet[..at], &packet[at + 32..]]) == found).then_some(found)
 }
 
 /// A C1 whose digest lies where `scheme` puts it, and the digest.
@@ -91,6 +100,9 @@ fn rt_06_both_digest_schemes_are_answered_with_a_digest() {
         let (out, ..) = run(&[&[3][..], &c1].concat(), usize::MAX);
         assert_eq!(out.len(), 1 + 2 * PACKET);
         assert_eq!(out[0], 3);
+        // Signed with our own key, and of a version that says so: ffmpeg looks for a digest from 3 on.
+        assert!(out[5] >= 3);
+        assert!(digest_in(&out[1..=PACKET], 772, FMS_KEY).is_some(), "scheme {scheme}");
         let s2 = &out[1 + PACKET..];
         let crud = [
             0xf0, 0xee, 0xc2, 0x4a, 0x80, 0x68, 0xbe, 0xe8, 0x2e, 0x00, 0xd0, 0xd1, 0x02, 0x9e, 0x7e, 0x57, 0x6e, 0xec,
@@ -110,8 +122,9 @@ fn rt_06_no_digest_or_a_wrong_one_is_the_simple_handshake() {
     wrong[1000] ^= 1;
     for c1 in [simple_c1(), wrong, vec![0; PACKET], vec![0xff; PACKET]] {
         let (out, ..) = run(&[&[3][..], &c1].concat(), usize::MAX);
-        // The simple form echoes C1 (RTMP 1.0 §5.2.4).
+        // The simple form echoes C1 (RTMP 1.0 §5.2.4) and has zeros where the digest forms have a version (§5.2.3).
         assert_eq!(out[1 + PACKET..], c1);
+        assert_eq!(out[1..9], [0; 8]);
     }
 }
 
@@ -181,17 +194,81 @@ fn client_and_server_shake_hands() {
 }
 
 #[test]
-fn the_library_as_client_is_content_with_our_server() {
-    let mut client = Packets::new(PeerType::Client);
-    let mut to_server = client.generate_outbound_p0_and_p1().unwrap();
-    let (mut server, mut to_client) = (Handshake::server(), Vec::new());
-    server.handle(&to_server, &mut to_client).unwrap();
-    match client.process_bytes(&to_client).unwrap() {
-        HandshakeProcessResult::Completed { response_bytes, remaining_bytes } => {
-            to_server = response_bytes;
-            assert!(remaining_bytes.is_empty());
-        }
-        other @ HandshakeProcessResult::InProgress { .. } => panic!("{other:?}"),
+fn rt_06_a_digest_at_the_end_of_its_range_is_found() {
+    // The place is the sum of four bytes modulo 728: nothing, the last place, and one that goes round.
+    for (four, layout) in [([0; 4], 8), ([255, 255, 217, 0], 8), ([255; 4], 8), ([255, 255, 217, 0], 772)] {
+        let mut c1 = simple_c1();
+        c1[4..8].copy_from_slice(&[9, 0, 124, 2]);
+        c1[layout..layout + 4].copy_from_slice(&four);
+        let sum: usize = four.iter().map(|b| usize::from(*b)).sum();
+        let at = sum % 728 + layout + 4;
+        let digest = hmac(FP_KEY, &[&c1[..at], &c1[at + 32..]]);
+        c1[at..at + 32].copy_from_slice(&digest);
+        let (out, ..) = run(&[&[3][..], &c1].concat(), usize::MAX);
+        assert_ne!(out[1 + PACKET..], c1, "{four:?} at {layout}");
     }
-    assert!(server.handle(&to_server, &mut to_client).unwrap().done);
+}
+
+#[test]
+fn no_two_packets_are_alike() {
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..100 {
+        let (out, ..) = run(&[&[3][..], &simple_c1()].concat(), usize::MAX);
+        let noise = out[9..=PACKET].to_vec();
+        assert!(noise.windows(8).all(|part| part != [0; 8]), "a part was never filled");
+        assert!(seen.insert(noise));
+    }
+}
+
+#[test]
+fn a_client_signs_for_a_server_that_signs_and_echoes_one_that_does_not() {
+    let (mut c1, mut c2) = (Vec::new(), Vec::new());
+    let mut client = Handshake::client(&mut c1);
+    let digest = digest_in(&c1[1..], 8, FP_KEY);
+    assert!(digest.is_some());
+    let (answer, ..) = run(&c1, usize::MAX);
+    assert!(client.handle(&answer, &mut c2).unwrap().done);
+    assert_ne!(c2, answer[1..=PACKET]);
+
+    let (mut c1, mut c2) = (Vec::new(), Vec::new());
+    let mut client = Handshake::client(&mut c1);
+    let s1 = simple_c1();
+    assert!(client.handle(&[&[3][..], &s1, &c1[1..]].concat(), &mut c2).unwrap().done);
+    assert_eq!(c2, s1);
+}
+
+#[test]
+fn the_library_as_client_is_content_with_our_server() {
+    // The digest's place is random: a hundred of them.
+    for _ in 0..100 {
+        let mut client = Theirs::new(PeerType::Client);
+        let c1 = client.generate_outbound_p0_and_p1().unwrap();
+        let (mut server, mut to_client) = (Handshake::server(), Vec::new());
+        server.handle(&c1, &mut to_client).unwrap();
+        assert_ne!(to_client[1 + PACKET..], c1[1..], "its digest was found");
+        let HandshakeProcessResult::Completed { response_bytes, remaining_bytes } =
+            client.process_bytes(&to_client).unwrap()
+        else {
+            panic!("it waits for more");
+        };
+        assert!(remaining_bytes.is_empty());
+        assert_ne!(response_bytes, to_client[1..=PACKET], "it found ours");
+        assert!(server.handle(&response_bytes, &mut to_client).unwrap().done);
+    }
+}
+
+#[test]
+fn the_library_as_server_is_content_with_our_client() {
+    for _ in 0..100 {
+        let (mut to_server, mut server) = (Vec::new(), Theirs::new(PeerType::Server));
+        let mut client = Handshake::client(&mut to_server);
+        let HandshakeProcessResult::InProgress { response_bytes } = server.process_bytes(&to_server).unwrap() else {
+            panic!("it is through before C2");
+        };
+        assert_ne!(response_bytes[1 + PACKET..], to_server[1..], "it found our digest");
+        to_server.clear();
+        assert!(client.handle(&response_bytes, &mut to_server).unwrap().done);
+        assert_ne!(to_server, response_bytes[1..=PACKET], "we found its digest");
+        assert!(matches!(server.process_bytes(&to_server), Ok(HandshakeProcessResult::Completed { .. })));
+    }
 }

@@ -8,6 +8,7 @@ pub mod amf0;
 pub mod chunk;
 pub mod client;
 pub mod error;
+pub mod glitch;
 pub mod handshake;
 pub mod message;
 pub mod server;
@@ -15,4 +16,5 @@ pub mod settings;
 pub mod tag;
 
 pub use error::ProtocolError;
+pub use glitch::{Glitch, GlitchCounts, Glitches};
 pub use settings::Settings;

@@ -51,6 +51,9 @@ pub struct Settings {
     pub partial_bytes: u64,
     /// Commands a second, sustained; bursts of twice that pass.
     pub command_rate: u32,
+    /// Points that a connection may have on its score of legal but suspicious things, which forgets one a second. A
+    /// server short of CPU has patience for 8.
+    pub glitches_max: u32,
     /// Message streams per connection.
     pub streams_per_connection: usize,
     /// Media held while the verdict on a publish is open; then we stop reading.
@@ -62,6 +65,22 @@ pub struct Settings {
     /// Acknowledgement window we announce.
     #[serde(with = "units::bytes")]
     pub window_ack_size: u64,
+}
+
+impl Settings {
+    /// The same with deadlines and idle times as `patience` leaves them, and so much patience with glitches.
+    #[must_use]
+    pub fn pressed(&self, patience: impl Fn(Duration) -> Duration, glitches_max: u32) -> Self {
+        Self {
+            handshake_timeout: patience(self.handshake_timeout),
+            command_timeout: patience(self.command_timeout),
+            first_media_timeout: patience(self.first_media_timeout),
+            media_timeout: patience(self.media_timeout),
+            message_timeout: patience(self.message_timeout),
+            glitches_max,
+            ..self.clone()
+        }
+    }
 }
 
 impl Default for Settings {
@@ -81,6 +100,7 @@ impl Default for Settings {
             partial_bytes_unauthorized: 64 << 10,
             partial_bytes: 16 << 20,
             command_rate: 50,
+            glitches_max: 32,
             streams_per_connection: 8,
             verdict_buffer: 1 << 20,
             window_ack_floor: 64 << 10,

@@ -36,6 +36,11 @@ pub(super) fn after(now: Instant, wait: Duration) -> Instant {
     now.checked_add(wait).unwrap_or(now)
 }
 
+/// A deadline that was set for a wait of `before`, as it would be for one of `wait`.
+pub(super) fn moved(deadline: Instant, before: Duration, wait: Duration) -> Instant {
+    deadline.checked_sub(before).map_or(deadline, |began_at| after(began_at, wait))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

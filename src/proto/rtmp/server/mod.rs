@@ -1,9 +1,11 @@
 //! The server's side of one RTMP connection: bytes in, events and bytes out, time as an argument.
 
 mod command;
+mod held;
 mod meter;
 mod output;
 mod publisher;
+mod trace;
 
 use std::collections::VecDeque;
 use std::mem;
@@ -15,14 +17,18 @@ use crate::proto::rtmp::amf0::Value;
 use crate::proto::rtmp::chunk::{self, RawMessage};
 use crate::proto::rtmp::handshake::Handshake;
 use crate::proto::rtmp::message::{self, LimitType, Parsed, UserControl, type_id};
-use crate::proto::rtmp::{ProtocolError, Settings};
+use crate::proto::rtmp::{Glitch, Glitches, ProtocolError, Settings};
 
 use command::{Call, ConnectCall, NameProblem};
-use meter::{Meter, after};
+use held::Held;
+use meter::{Meter, after, moved};
 use output::{Level, Output, info, object, text};
 use publisher::Publisher;
 
+use trace::{Answer, What};
+
 pub use command::query_value;
+pub use trace::Trace;
 
 /// Everything `connect` said, kept as sent (`NetConnection` `connect`, RTMP 1.0 §7.2.1.1).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -126,8 +132,10 @@ pub struct Server {
     reader: chunk::Reader,
     output: Output,
     events: VecDeque<ServerEvent>,
-    /// Bytes that wait for a verdict.
-    held_input: Vec<u8>,
+    /// Bytes that wait for a verdict, or for the next turn.
+    held_input: Held,
+    /// Messages that may still be obeyed in this turn; `None` where the owner has no turns.
+    turn_left: Option<u32>,
     /// When a publish or play must have been accepted; `None` while one is.
     command_deadline: Option<Deadline>,
     /// All bytes that ever came, handshake included.
@@ -143,6 +151,9 @@ pub struct Server {
     sequence: u32,
     player_buffer_ms: u16,
     glitches: u32,
+    /// Of those, the ones that nobody has asked about.
+    new_glitches: Glitches,
+    trace: Trace,
 }
 
 /// How far the connection is. Each stage is entered once, in this order; `Closing` and `Failed` are final.
@@ -181,8 +192,6 @@ enum Deadline {
 
 /// Most message streams that [`Settings::streams_per_connection`] can allow.
 const STREAMS_MAX: u32 = 64;
-/// Glitches that may stand on a connection's score, which forgets one a second.
-const GLITCHES_MAX: u32 = 32;
 /// Pings answered a second.
 const PINGS_MAX: u32 = 10;
 /// Answers that may wait for a peer that does not read them.
@@ -208,7 +217,8 @@ impl Server {
             reader: chunk::Reader::new(settings),
             output: Output::new(),
             events: VecDeque::new(),
-            held_input: Vec::new(),
+            held_input: Held::default(),
+            turn_left: None,
             command_deadline: None,
             received_bytes: 0,
             acknowledged_bytes: 0,
@@ -220,6 +230,8 @@ impl Server {
             sequence: 0,
             player_buffer_ms: 0,
             glitches: 0,
+            new_glitches: Glitches::default(),
+            trace: Trace::new(now),
             settings: Arc::clone(settings),
         }
     }
@@ -310,10 +322,39 @@ impl Server {
         bytes
     }
 
-    /// False while media waits for a verdict beyond `verdict_buffer`: stop reading.
+    /// False while media waits for a verdict beyond `verdict_buffer`, or something for the next turn: stop reading.
     #[must_use]
     pub fn wants_read(&self) -> bool {
-        self.held_input.len() < self.held_input_max()
+        if self.waits_for_verdict() {
+            self.held_input.len() < self.held_input_max()
+        } else {
+            self.held_input.is_empty()
+        }
+    }
+
+    /// Begins a turn in which at most `messages` are obeyed, each frame of an aggregate being one; what comes beyond
+    /// them waits for [`handle_more`](Self::handle_more) in the next (RT-39). An owner that never calls this has
+    /// everything obeyed at once.
+    pub fn begin_turn(&mut self, messages: u32) {
+        self.turn_left = Some(messages);
+    }
+
+    /// True while bytes wait that only a turn keeps from being obeyed.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        !self.held_input.is_empty() && !self.waits_for_verdict() && !self.is_final()
+    }
+
+    /// Goes on with what the last turn left.
+    ///
+    /// # Errors
+    /// As for [`handle_bytes`](Self::handle_bytes).
+    pub fn handle_more(&mut self, now: Instant) -> Result<(), ProtocolError> {
+        self.now = now;
+        if let Stage::Failed(error) = self.stage {
+            return Err(error);
+        }
+        self.go_on().map_err(|error| self.fail(error))
     }
 
     /// Answers `connect` with yes.
@@ -321,6 +362,7 @@ impl Server {
         let Stage::ConnectAsked(call) = &self.stage else { return };
         let call = ConnectCall::clone(call);
         self.stage = Stage::Connected;
+        self.trace.note(self.now, What::Answer(Answer::ConnectAccepted));
         let window = u32::try_from(self.settings.window_ack_size).unwrap_or(u32::MAX);
         message::write_window_ack_size(&mut self.output.bytes, window);
         message::write_peer_bandwidth(&mut self.output.bytes, window, LimitType::Dynamic);
@@ -360,6 +402,7 @@ impl Server {
             return;
         }
         self.command_deadline = None;
+        self.trace.note(now, What::Answer(Answer::PublishAccepted));
         self.reader.authorize();
         self.activity = Activity::Publishing(Box::new(Publisher::new(&self.settings, now, request)));
         UserControl::StreamBegin(request.stream_id).write(&mut self.output.bytes);
@@ -381,6 +424,7 @@ impl Server {
             return;
         }
         self.command_deadline = None;
+        self.trace.note(now, What::Answer(Answer::PlayAccepted));
         self.activity = Activity::Playing(request);
         let id = request.stream_id;
         UserControl::StreamBegin(id).write(&mut self.output.bytes);
@@ -406,6 +450,7 @@ impl Server {
             return;
         }
         self.activity = Activity::Idle;
+        self.trace.note(self.now, What::Answer(Answer::Refused));
         match redirect {
             None => self.output.status(request.stream_id, Level::Error, refusal.code, refusal.description),
             Some(url) => self.output.status_elsewhere(request.stream_id, refusal.code, refusal.description, url),
@@ -420,6 +465,7 @@ impl Server {
             return;
         }
         let id = request.stream_id;
+        self.trace.note(self.now, What::Answer(Answer::PlayEnded));
         self.output.status(id, Level::Status, "NetStream.Play.UnpublishNotify", "The publisher has gone.");
         self.output.data(
             id,
@@ -451,6 +497,7 @@ impl Server {
         if self.is_final() || matches!(self.stage, Stage::Handshake { .. }) {
             return;
         }
+        self.trace.note(self.now, What::Answer(Answer::Goodbye));
         let stream_id = match &self.activity {
             Activity::Idle => 0,
             Activity::PublishAsked(request) | Activity::PlayAsked(request) | Activity::Playing(request) => {
@@ -468,6 +515,16 @@ impl Server {
         self.is_final()
     }
 
+    /// What the peer did wrong, once it has: also where it was found in bytes that had waited for a verdict, so that no
+    /// call could tell it.
+    #[must_use]
+    pub fn failure(&self) -> Option<ProtocolError> {
+        match self.stage {
+            Stage::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Bytes the engine holds for its peer: partial messages, held media, output.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
@@ -478,6 +535,33 @@ impl Server {
     #[must_use]
     pub fn glitches(&self) -> u32 {
         self.glitches
+    }
+
+    /// Those since the last call, by what they were.
+    pub fn take_glitches(&mut self) -> Glitches {
+        mem::take(&mut self.new_glitches)
+    }
+
+    /// What happened last on the connection.
+    #[must_use]
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// Other settings, for a server that is under more pressure or less: deadlines that run end as if their stage had
+    /// begun with these.
+    pub fn adopt(&mut self, settings: &Arc<Settings>) {
+        let before = mem::replace(&mut self.settings, Arc::clone(settings));
+        if let Stage::Handshake { deadline, .. } = &mut self.stage {
+            *deadline = moved(*deadline, before.handshake_timeout, settings.handshake_timeout);
+        }
+        if let Some(Deadline::At(deadline)) = &mut self.command_deadline {
+            *deadline = moved(*deadline, before.command_timeout, settings.command_timeout);
+        }
+        if let Activity::Publishing(publisher) = &mut self.activity {
+            publisher.adopt(&before, settings);
+        }
+        self.reader.set_message_timeout(settings.message_timeout);
     }
 
     /// The buffer a player said it has, in milliseconds, at most ten seconds; zero when it said nothing.
@@ -496,37 +580,68 @@ impl Server {
             return Ok(());
         }
         self.stage = Stage::AwaitConnect;
+        self.trace.note(self.now, What::Handshake);
         self.command_deadline = Some(Deadline::At(after(self.now, self.settings.command_timeout)));
         self.read(input.get(progress.consumed..).unwrap_or_default())
     }
 
-    /// Reads messages as long as no verdict stands in the way, and keeps the rest.
-    fn read(&mut self, mut input: &[u8]) -> Result<(), ProtocolError> {
-        while !input.is_empty() && !self.is_final() {
-            if self.waits_for_verdict() {
-                self.held_input.extend_from_slice(input);
-                return if self.held_input.len() > self.held_input_max().saturating_add(READ_OVERSHOOT_MAX) {
-                    Err(ProtocolError::Limit("verdict_buffer"))
-                } else {
-                    Ok(())
-                };
-            }
-            let outcome = self.reader.poll_message(self.now, &mut input);
-            let glitches = self.reader.take_glitches();
+    /// Reads messages as long as neither a verdict nor the end of the turn stands in the way, and keeps the rest.
+    fn read(&mut self, input: &[u8]) -> Result<(), ProtocolError> {
+        if !self.held_input.is_empty() {
+            self.hold(input)?;
+            return self.go_on();
+        }
+        let mut rest = input;
+        self.obey(&mut rest)?;
+        self.hold(rest)
+    }
+
+    /// Reads on in what was kept.
+    fn go_on(&mut self) -> Result<(), ProtocolError> {
+        // Nothing is added to it meanwhile: obeying a message makes events and answers and no input.
+        let mut held = mem::take(&mut self.held_input);
+        let mut rest = held.rest();
+        let outcome = self.obey(&mut rest);
+        let left = if self.is_final() { 0 } else { rest.len() };
+        held.keep_last(left);
+        self.held_input = held;
+        outcome
+    }
+
+    /// Goes on after a verdict. An error is kept and told by the next call that can.
+    fn resume(&mut self) {
+        if let Err(error) = self.go_on() {
+            self.fail(error);
+        }
+    }
+
+    /// Obeys messages from the front of `input`, and leaves what must wait.
+    fn obey(&mut self, input: &mut &[u8]) -> Result<(), ProtocolError> {
+        while !input.is_empty() && !self.is_final() && !self.waits_for_verdict() && self.turn_left != Some(0) {
+            let outcome = self.reader.poll_message(self.now, input);
+            let glitches = self.reader.has_glitches().then(|| self.reader.take_glitches());
             if let Some(message) = outcome? {
+                let events = self.events.len();
                 self.on_message(message)?;
+                let frames = u32::try_from(self.events.len().saturating_sub(events)).unwrap_or(u32::MAX);
+                self.turn_left = self.turn_left.map(|left| left.saturating_sub(frames.max(1)));
             }
-            self.on_glitches(glitches)?;
+            for (what, count) in glitches.iter().flat_map(Glitches::iter) {
+                self.on_glitches(what, count)?;
+            }
         }
         Ok(())
     }
 
-    /// Goes on with what waited for a verdict. An error is kept and told by the next call that can.
-    fn resume(&mut self) {
-        let input = mem::take(&mut self.held_input);
-        if let Err(error) = self.read(&input) {
-            self.fail(error);
+    fn hold(&mut self, input: &[u8]) -> Result<(), ProtocolError> {
+        if input.is_empty() || self.is_final() {
+            return Ok(());
         }
+        self.held_input.extend(input);
+        if self.held_input.len() > self.held_input_max().saturating_add(READ_OVERSHOOT_MAX) {
+            return Err(ProtocolError::Limit("verdict_buffer"));
+        }
+        Ok(())
     }
 
     fn waits_for_verdict(&self) -> bool {
@@ -544,21 +659,25 @@ impl Server {
         if self.is_final() {
             return Ok(());
         }
+        if !matches!(message.type_id, type_id::COMMAND_AMF0 | type_id::COMMAND_AMF3) {
+            let what = What::message(message.type_id, message.payload.len(), message.timestamp_ms);
+            self.trace.note(self.now, what);
+        }
         match message.type_id {
             // Statistics only: sending never waits for it (RT-27).
             type_id::ACKNOWLEDGEMENT => {
                 let Parsed { longer, .. } = message::parse_u32(&message.payload)?;
-                self.on_glitches(u32::from(longer))
+                self.on_glitches(Glitch::Longer, u32::from(longer))
             }
             type_id::WINDOW_ACK_SIZE => {
                 let Parsed { value, longer } = message::parse_window_ack_size(&message.payload, &self.settings)?;
                 self.ack_window = u64::from(value);
-                self.on_glitches(u32::from(longer))
+                self.on_glitches(Glitch::Longer, u32::from(longer))
             }
             // Our sending is bounded by what the peer reads, whatever bandwidth it names (RT-29).
             type_id::SET_PEER_BANDWIDTH => {
                 let Parsed { longer, .. } = message::parse_peer_bandwidth(&message.payload)?;
-                self.on_glitches(u32::from(longer))
+                self.on_glitches(Glitch::Longer, u32::from(longer))
             }
             type_id::USER_CONTROL => self.on_user_control(&message.payload),
             type_id::COMMAND_AMF0 => self.on_command(&message, &message.payload),
@@ -568,7 +687,7 @@ impl Server {
                     self.refuse_connect(1.0, command::UNREADABLE_CONNECT);
                     Ok(())
                 }
-                _ => self.on_glitches(1),
+                _ => self.on_glitches(Glitch::Command, 1),
             },
             type_id::AUDIO | type_id::VIDEO | type_id::AGGREGATE | type_id::DATA_AMF0 => self.on_media(message),
             // AMF3 data and shared objects have no reader here (RT-33); what is unknown was counted by the chunk
@@ -589,7 +708,7 @@ impl Server {
             }
             _ => {}
         }
-        self.on_glitches(u32::from(longer))
+        self.on_glitches(Glitch::Longer, u32::from(longer))
     }
 
     fn on_media(&mut self, message: RawMessage) -> Result<(), ProtocolError> {
@@ -603,13 +722,13 @@ impl Server {
                 let events = &mut self.events;
                 let mut emit = |frame| events.push_back(ServerEvent::Frame(frame));
                 let glitches = publisher.handle(&self.settings, self.now, message, &mut emit)?;
-                self.on_glitches(glitches)
+                self.on_glitches(Glitch::Media, glitches)
             }
             // On another message stream than the one published (RT-35).
-            Activity::Publishing(_) => self.on_glitches(1),
+            Activity::Publishing(_) => self.on_glitches(Glitch::Stream, 1),
             // What was under way when a publish was refused or ended may still arrive; the command deadline bounds it.
             Activity::Idle if self.sequence > 0 => Ok(()),
-            _ if is_data => self.on_glitches(1),
+            _ if is_data => self.on_glitches(Glitch::Stream, 1),
             _ => Err(ProtocolError::Illegal("media_before_publish")),
         }
     }
@@ -623,7 +742,8 @@ impl Server {
             return Err(ProtocolError::Limit("command_rate"));
         }
         self.check_output()?;
-        let Some(call) = Call::read(body) else { return self.on_glitches(1) };
+        let Some(call) = Call::read(body) else { return self.on_glitches(Glitch::Command, 1) };
+        self.trace.note(self.now, What::command(&call.name));
         match (&self.stage, call.name.as_str()) {
             (Stage::AwaitConnect, "connect") => {
                 match command::read_connect(&call) {
@@ -648,14 +768,14 @@ impl Server {
         }
         if call.is_broken {
             self.fail_call(&call, "The arguments cannot be read.");
-            return self.on_glitches(1);
+            return self.on_glitches(Glitch::Command, 1);
         }
-        self.obey(message.stream_id, &call);
+        self.on_call(message.stream_id, &call);
         Ok(())
     }
 
     /// Obeys a readable command of a connected peer.
-    fn obey(&mut self, stream_id: u32, call: &Call) {
+    fn on_call(&mut self, stream_id: u32, call: &Call) {
         match call.name.as_str() {
             "createStream" => self.on_create_stream(call),
             "publish" => self.on_publish(stream_id, call),
@@ -883,6 +1003,7 @@ impl Server {
     }
 
     fn refuse_connect(&mut self, transaction: f64, refusal: Refusal) {
+        self.trace.note(self.now, What::Answer(Answer::ConnectRefused));
         let status = info(Level::Error, refusal.code, refusal.description);
         self.output.command(0, "_error", transaction, &[Value::Null, status]);
         self.close();
@@ -909,12 +1030,14 @@ impl Server {
         if self.output.bytes.len() < OUTPUT_BYTES_MAX { Ok(()) } else { Err(ProtocolError::Limit("output")) }
     }
 
-    fn on_glitches(&mut self, count: u32) -> Result<(), ProtocolError> {
+    fn on_glitches(&mut self, what: Glitch, count: u32) -> Result<(), ProtocolError> {
         if count == 0 {
             return Ok(());
         }
         self.glitches = self.glitches.saturating_add(count);
-        if self.glitch_meter.add(self.now, count, 1, GLITCHES_MAX.saturating_sub(1)) {
+        self.new_glitches.add(what, count);
+        self.trace.note(self.now, What::Glitch(what, u16::try_from(count).unwrap_or(u16::MAX)));
+        if self.glitch_meter.add(self.now, count, 1, self.settings.glitches_max.saturating_sub(1)) {
             Ok(())
         } else {
             Err(ProtocolError::Illegal("glitches"))
@@ -937,13 +1060,13 @@ impl Server {
 
     fn fail(&mut self, error: ProtocolError) -> ProtocolError {
         self.stage = Stage::Failed(error);
-        self.held_input = Vec::new();
+        self.held_input = Held::default();
         error
     }
 
     fn close(&mut self) {
         self.stage = Stage::Closing;
-        self.held_input = Vec::new();
+        self.held_input = Held::default();
     }
 
     fn is_final(&self) -> bool {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::RequestId;
-use super::meter::{Meter, after};
+use super::meter::{Meter, after, moved};
 use crate::media::{Frame, FrameFlags, Track};
 use crate::proto::rtmp::chunk::RawMessage;
 use crate::proto::rtmp::message::{split_aggregate, type_id};
@@ -73,6 +73,16 @@ impl Publisher {
     /// When audio or video must have come.
     pub(super) fn media_deadline(&self) -> Instant {
         self.media_deadline
+    }
+
+    /// Other settings: the wait for media is as long as they say, from where it began.
+    pub(super) fn adopt(&mut self, before: &Settings, settings: &Settings) {
+        let (before, wait) = if self.has_media {
+            (before.media_timeout, settings.media_timeout)
+        } else {
+            (before.first_media_timeout, settings.first_media_timeout)
+        };
+        self.media_deadline = moved(self.media_deadline, before, wait);
     }
 
     /// The name of the stage that [`media_deadline`](Self::media_deadline) ends.
