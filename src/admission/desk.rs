@@ -435,6 +435,23 @@ impl Desk {
         }
     }
 
+    /// Obeys other rules from now on: tokens, address rules, times, hosts. Limits and the size of the cache stay as they
+    /// were at the start, because what they have counted was counted for them. Key sets are to be set anew.
+    ///
+    /// # Errors
+    /// Settings that cannot be obeyed; nothing is changed then.
+    pub fn configure(&mut self, settings: &Settings, gate: Arc<Gate>) -> Result<(), SettingsError> {
+        settings.check()?;
+        self.tokens = Tokens::new(settings)?;
+        self.gate = gate;
+        self.waiting_max = settings.waiting_max;
+        self.answer_timeout = settings.answer_timeout;
+        self.evict_timeout = settings.evict_timeout;
+        self.redirect_hosts.clone_from(&settings.redirect_hosts);
+        self.key_unknown_at.clear();
+        Ok(())
+    }
+
     /// The wall clock was found to have moved: expiries are judged by the new one, durations do not change.
     pub fn handle_clock(&mut self, now: Instant, wall: WallAnchor) {
         self.wall = wall;

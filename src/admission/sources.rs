@@ -2,7 +2,7 @@
 //!
 //! One table for the process, because a source does not know which shard the kernel gives its connections to. Shards
 //! never wait for each other here: counts and rates are atomics in a table of fixed size, and what cannot be had at
-//! once is done without (`docs/decisions/0005-one-table-of-sources.md`).
+//! once is done without (`docs/decisions/0008-one-table-of-sources.md`).
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::admission;
 use crate::api;
 use crate::config::{Config, LogSettings};
+use crate::hook;
 use crate::proto;
 use crate::shard;
 
@@ -21,6 +22,16 @@ impl Config {
                 rtmp_listen: now.shard.rtmp_listen,
                 backlog: now.shard.backlog,
                 connections_max: now.shard.connections_max,
+                // The table of sources is one for all shards and has its limits from the start.
+                connections_per_ip: now.shard.connections_per_ip,
+                unauthenticated_per_ip: now.shard.unauthenticated_per_ip,
+                unauthenticated_percent: now.shard.unauthenticated_percent,
+                accept_rate_per_ip: now.shard.accept_rate_per_ip,
+                auth_failures_per_ip: now.shard.auth_failures_per_ip,
+                source_table: now.shard.source_table,
+                accept_rate: now.shard.accept_rate,
+                memory_max: now.shard.memory_max,
+                loop_lag_max: now.shard.loop_lag_max,
                 ring_depth: now.shard.ring_depth,
                 ..new.shard.clone()
             },
@@ -28,7 +39,13 @@ impl Config {
             rtmp: proto::rtmp::Settings { out_chunk_size: now.rtmp.out_chunk_size, ..new.rtmp.clone() },
             stream: new.stream.clone(),
             sessions: new.sessions.clone(),
-            admission: admission::Settings { bans_max: now.admission.bans_max, ..new.admission.clone() },
+            admission: admission::Settings {
+                bans_max: now.admission.bans_max,
+                cache_entries: now.admission.cache_entries,
+                limits: now.admission.limits,
+                ..new.admission.clone()
+            },
+            hook: with_secrets(now.hook, &new.hook),
             api: api::Settings { tokens: new.api.tokens.clone(), rate: new.api.rate, ..now.api },
             log: LogSettings { level: new.log.level.clone(), ..now.log },
             ..now
@@ -49,6 +66,21 @@ impl Config {
             ours.symmetric_difference(&theirs).map(|(key, _)| key.clone()).chain(secret).collect();
         keys.into_iter().collect()
     }
+}
+
+/// Hooks as they run, with the secrets that those of the same name have now.
+fn with_secrets(mut now: hook::Settings, new: &hook::Settings) -> hook::Settings {
+    for ask in &mut now.ask {
+        if let Some(named) = new.ask.iter().find(|named| named.name == ask.name) {
+            ask.secrets.clone_from(&named.secrets);
+        }
+    }
+    for tell in &mut now.tell {
+        if let Some(named) = new.tell.iter().find(|named| named.name == tell.name) {
+            tell.secrets.clone_from(&named.secrets);
+        }
+    }
+    now
 }
 
 /// Every setting as its key and its value in text.
@@ -90,18 +122,18 @@ mod tests {
 
     #[test]
     fn what_can_change_is_taken_and_the_rest_waits_for_a_restart() {
-        let running = read("[shard]\ncount = 2\nconnections_per_ip = 5\n[admission]\nplay = \"open\"");
+        let running = read("[shard]\ncount = 2\nlatency_max = \"50ms\"\n[admission]\nplay = \"open\"");
         let new = read(
-            "[shard]\ncount = 4\nconnections_per_ip = 6\n[admission]\nplay = \"deny\"\n[control]\nfinished_kept = 7\n\
+            "[shard]\ncount = 4\nlatency_max = \"60ms\"\n[admission]\nplay = \"deny\"\n[control]\nfinished_kept = 7\n\
              [log]\nlevel = \"debug\"\nformat = \"json\"\n[api.datarhei]\nenabled = false",
         );
         let effective = running.reloaded(&new);
-        assert_eq!(running.differences(&effective), ["admission.play", "log.level", "shard.connections_per_ip"]);
+        assert_eq!(running.differences(&effective), ["admission.play", "log.level", "shard.latency_max"]);
         assert_eq!(
             effective.differences(&new),
             ["api.datarhei.enabled", "control.finished_kept", "log.format", "shard.count"]
         );
-        assert_eq!((effective.shard.count, effective.shard.connections_per_ip), (2, 6));
+        assert_eq!((effective.shard.count, effective.shard.latency_max.as_millis()), (2, 60));
         assert_eq!(effective.admission.play, Access::Deny);
         // Once more changes nothing more.
         assert_eq!(effective.reloaded(&new), effective);
@@ -128,6 +160,11 @@ mod tests {
         let (running, new) = (ask("0123456789abcdefghijkl"), ask("lkjihgfedcba9876543210"));
         assert_eq!(running.differences(&new), ["hook.ask"]);
         assert!(new.differences(&new.clone()).is_empty());
+        // They are taken at once; where the hook is, and which there are, waits.
+        assert_eq!(running.reloaded(&new), new);
+        let mut moved = new.clone();
+        moved.hook.ask[0].url = "http://b/".into();
+        assert_eq!(running.reloaded(&moved), new);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::admission::LoadState;
 use crate::control::Handle;
@@ -56,6 +56,9 @@ impl Log {
                 ServerWhat::Draining => info!("server_draining"),
                 ServerWhat::Load(state) if state == LoadState::Green => info!(state = state.as_str(), "load_state"),
                 ServerWhat::Load(state) => warn!(state = state.as_str(), "load_state"),
+                ServerWhat::Ledger(true) => info!("ledger_recovered"),
+                ServerWhat::Ledger(false) => error!("ledger_degraded"),
+                ServerWhat::ClockStep { by_ms } => warn!(by_ms, "clock_step"),
             },
         }
     }

@@ -33,12 +33,13 @@ pub use run::{Control, Outside, Setup, start};
 pub use settings::Settings;
 pub use view::View;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use crate::admission::{Ban, Whom};
+use crate::admission::{self, Ban, Whom};
 use crate::event::{Bus, Cursor, Recorded};
 use crate::hook::{self, Asks, Endpoint};
 use crate::ledger::{self, Ledger};
@@ -58,6 +59,10 @@ pub struct Handle {
 struct Shared {
     view: Mutex<View>,
     bus: Mutex<Bus>,
+    /// The rules of admission in force.
+    admission: watch::Sender<Arc<admission::Settings>>,
+    /// Token rules whose key set should be read again, and what is rung for them.
+    stale_keys: (Mutex<BTreeSet<usize>>, Notify),
     asks: Option<Asks>,
     endpoints: Vec<Endpoint>,
     ledger: Option<Ledger>,
@@ -80,6 +85,7 @@ enum Command {
     Terminate { what: Box<Terminate>, reply: endings::Reply },
     Ban { ban: Ban, reply: endings::Reply },
     Ready { at: Instant },
+    KeySet { rule: usize, text: String, reply: oneshot::Sender<Result<usize, &'static str>> },
     Configure { rules: Arc<Rules>, reply: reloads::Reply },
     ReloadRefused,
     Unban { whom: Whom, reply: oneshot::Sender<bool> },
@@ -231,6 +237,46 @@ impl Handle {
             // A control that has ended has nobody to tell.
             let _ = self.commands.send(Command::Ready { at: now }).await;
         }
+    }
+
+    /// Back ends and receivers are spoken to with these secrets from now on.
+    pub fn sign_with(&self, settings: &hook::Settings) {
+        if let Some(asks) = &self.shared.asks {
+            asks.sign_with(settings);
+        }
+        for endpoint in &self.shared.endpoints {
+            endpoint.sign_with(settings);
+        }
+    }
+
+    /// The rules of admission that are in force, and what becomes of them.
+    #[must_use]
+    pub fn admission(&self) -> watch::Receiver<Arc<admission::Settings>> {
+        self.shared.admission.subscribe()
+    }
+
+    /// Waits until a token names a key that its rule's key set does not have; the rules whose sets should be read again.
+    pub async fn stale_keys(&self) -> BTreeSet<usize> {
+        let (rules, rung) = &self.shared.stale_keys;
+        loop {
+            let wanted = rung.notified();
+            let stale = std::mem::take(&mut *rules.lock().unwrap_or_else(PoisonError::into_inner));
+            if !stale.is_empty() {
+                return stale;
+            }
+            wanted.await;
+        }
+    }
+
+    /// Gives a token rule its key set; returns how many keys it has.
+    ///
+    /// # Errors
+    /// When the text is no key set, or the server is stopping.
+    pub async fn set_jwks(&self, rule: usize, text: String) -> Result<usize, &'static str> {
+        let stopping = "the server is stopping";
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::KeySet { rule, text, reply }).await.map_err(|_| stopping)?;
+        answer.await.unwrap_or(Err(stopping))
     }
 
     /// How those are on whom control depends.

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::admission::{
-    Action, Answer, AskId, Counts, Desk, EgressScope, Grant, Measured, Note, Refusal, Ticket, Verdict, Why,
+    Action, Answer, AskId, Counts, Desk, EgressScope, Gate, Grant, Measured, Note, Refusal, Ticket, Verdict, Why,
 };
 use crate::control::View;
 use crate::control::registry::{OrderIds, Registry};
 use crate::names::{SessionId, ShardId, StreamKey};
 use crate::session::{CloseReason, Facts, Reason};
 use crate::shard::mail::ToShard;
+use crate::stdx::clock::WallAnchor;
 
 /// See the module.
 pub struct Questions {
@@ -155,6 +156,19 @@ impl Questions {
         })
     }
 
+    /// Obeys other rules; see [`Desk::configure`].
+    pub fn configure(&mut self, settings: &crate::admission::Settings, gate: Arc<Gate>) {
+        // What cannot be obeyed was refused before it came here.
+        if let Err(error) = self.desk.configure(settings, gate) {
+            tracing::error!(ev = "reload", "{error}; the rules of admission stay as they were");
+        }
+    }
+
+    /// The wall clock moved; see [`Desk::handle_clock`].
+    pub fn clock(&mut self, now: Instant, wall: WallAnchor) {
+        self.desk.handle_clock(now, wall);
+    }
+
     /// Reads a key set for a token rule; see [`Desk::set_jwks`].
     ///
     /// # Errors
@@ -233,6 +247,12 @@ impl Questions {
 #[must_use]
 pub fn draining() -> Verdict {
     Err(Box::new(Refusal::from(CloseReason::from(Reason::Drain))))
+}
+
+/// The refusal of a newcomer of whom nothing could be recorded.
+#[must_use]
+pub fn unrecorded() -> Verdict {
+    Err(Box::new(Refusal::from(CloseReason::with(Reason::Overload, "ledger"))))
 }
 
 impl Measured for View {

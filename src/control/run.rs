@@ -19,7 +19,7 @@ use crate::control::reloads::Reloads;
 use crate::control::{COMMANDS_MAX, Command, Ending, Handle, Mailbox, Settings, Shared, View};
 use crate::event::{Bus, Event, ServerEvent, ServerWhat, Sink};
 use crate::hook::{Asks, Endpoint, Question};
-use crate::ledger::{Ledger, StoredBan};
+use crate::ledger::{Health, Ledger, StoredBan};
 use crate::names::ShardId;
 use crate::session::{CloseReason, Reason, What};
 use crate::shard::mail::{ToControl, ToShard};
@@ -45,6 +45,8 @@ pub struct Setup {
 
 /// What control works with besides the shards.
 pub struct Outside {
+    /// The rules that the desk obeys.
+    pub admission: Arc<crate::admission::Settings>,
     /// Decides who may.
     pub desk: Desk,
     /// The back ends that the desk's hooks stand for.
@@ -67,7 +69,15 @@ impl Outside {
         let settings = crate::admission::Settings { publish: Access::Open, ..crate::admission::Settings::default() };
         let gate = Arc::new(Gate::new(&settings, &[]));
         let desk = Desk::new(&settings, Vec::new(), gate, WallAnchor::now()).expect("the defaults can be obeyed");
-        Self { desk, asks: None, ledger: None, sinks: Vec::new(), endpoints: Vec::new(), bans: Bans::default() }
+        Self {
+            admission: Arc::new(settings),
+            desk,
+            asks: None,
+            ledger: None,
+            sinks: Vec::new(),
+            endpoints: Vec::new(),
+            bans: Bans::default(),
+        }
     }
 }
 
@@ -88,6 +98,12 @@ pub struct Control {
     orders: OrderIds,
     model: Model,
     load: LoadDesk,
+    /// Where the wall clock should be.
+    wall: WallAnchor,
+    /// Records reach the disk.
+    is_recorded: bool,
+    /// Newcomers are refused, because nothing can be recorded of them.
+    refuses_unrecorded: bool,
     /// Events happened in this turn.
     happened: bool,
     /// When the server must be down, once it is being stopped, and what happens then.
@@ -118,6 +134,8 @@ macro_rules! split {
     };
 }
 
+/// How far the wall clock may run from the other before it has been set: an hour's drift is a few milliseconds.
+const CLOCK_STEP_MS: u64 = 1_000;
 /// Mail handled in one turn before other tasks (the API) may run.
 const MAIL_BUDGET: usize = 1_024;
 /// Silent sessions looked after in one turn.
@@ -142,6 +160,8 @@ pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
     let shared = Arc::new(Shared {
         view: Mutex::new(view),
         bus: Mutex::new(Bus::new(settings.events_kept)),
+        admission: watch::Sender::new(outside.admission),
+        stale_keys: (Mutex::default(), Notify::new()),
         asks: outside.asks.clone(),
         endpoints: outside.endpoints,
         ledger: outside.ledger.as_ref().map(|(ledger, _)| ledger.clone()),
@@ -164,6 +184,9 @@ pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
         orders: OrderIds::default(),
         model: Model::new(settings, setup.started_at, setup.shards),
         load: LoadDesk::new(setup.started_at, Box::new(|_| Usage::default())),
+        wall: setup.wall,
+        is_recorded: true,
+        refuses_unrecorded: false,
         happened: false,
         last_call: None,
         out: Vec::new(),
@@ -203,9 +226,12 @@ impl Control {
                 view.decisions.clone_from(self.questions.counts());
                 self.journal.checkpoint(now, &view);
                 drop(view);
+                self.watch_record(now);
+                self.watch_clock(now);
                 sweep_at = now + SWEEP_EVERY;
             }
             self.put_asks(now);
+            self.note_stale_keys();
             let told = self.journal.release(&mut self.shared.bus());
             let happened = std::mem::take(&mut self.happened);
             if happened {
@@ -270,6 +296,8 @@ impl Control {
                 let view = self.shared.view();
                 if view.draining {
                     self.out.push((from, ToShard::Verdict { ticket, verdict: questions::draining() }));
+                } else if self.refuses_unrecorded {
+                    self.out.push((from, ToShard::Verdict { ticket, verdict: questions::unrecorded() }));
                 } else {
                     let (questions, mut ways) = split!(self);
                     questions.ask(now, from, ticket, facts, &view, &mut ways);
@@ -366,6 +394,15 @@ impl Control {
         }
     }
 
+    fn note_stale_keys(&mut self) {
+        let stale = self.questions.take_stale_keys();
+        if !stale.is_empty() {
+            let (rules, rung) = &self.shared.stale_keys;
+            rules.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(stale);
+            rung.notify_waiters();
+        }
+    }
+
     fn take_commands<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) {
         while let Ok(command) = self.commands.try_recv() {
             self.command(now, command, outbox, mailbox);
@@ -384,9 +421,14 @@ impl Control {
                 let view = self.shared.view();
                 self.endings.ban(now, &view, &shards, ban, reply, &mut self.orders, &mut self.out);
             }
+            Command::KeySet { rule, text, reply } => {
+                let _ = reply.send(self.questions.set_jwks(rule, &text));
+            }
             Command::Ready { at } => self.event(at, Event::Server(ServerEvent { at, what: ServerWhat::Ready })),
             Command::Configure { rules, reply } => {
                 self.stream = rules.streams.clone();
+                self.questions.configure(&rules.admission, Arc::clone(&rules.gate));
+                self.shared.admission.send_replace(Arc::new(rules.admission.clone()));
                 self.registry.configure(rules.admission.duplicate_publish, rules.streams.resume_window);
                 let shards: Vec<_> = outbox.running().collect();
                 let generation = self.shared.view().reload_applied();
@@ -427,6 +469,32 @@ impl Control {
             self.endings.expire(now, &view, &mut self.orders, &mut self.out);
         }
         self.carry_out(outbox, mailbox);
+    }
+
+    /// Looks at the ledger: says when records begin to wait for the disk, and when they no longer do.
+    fn watch_record(&mut self, now: Instant) {
+        let Some(status) = self.journal.ledger().map(Ledger::status) else { return };
+        self.refuses_unrecorded = status.refuse_new;
+        let is_ok = status.health == Health::Ok;
+        if std::mem::replace(&mut self.is_recorded, is_ok) != is_ok {
+            if let Some(trouble) = &status.trouble {
+                tracing::error!(ev = "ledger", "{trouble}");
+            }
+            self.event(now, Event::Server(ServerEvent { at: now, what: ServerWhat::Ledger(is_ok) }));
+        }
+    }
+
+    /// Compares the wall clock with where it should be by now. Labels keep to the start's clock, so that the order of
+    /// what is recorded stays; what expires follows the clock as it was set.
+    fn watch_clock(&mut self, now: Instant) {
+        let wall = WallAnchor::now();
+        let is = i128::from(wall.unix_ms(now));
+        let by_ms = i64::try_from(is - i128::from(self.wall.unix_ms(now))).unwrap_or(i64::MAX);
+        if by_ms.unsigned_abs() >= CLOCK_STEP_MS {
+            self.wall = wall;
+            self.questions.clock(now, wall);
+            self.event(now, Event::Server(ServerEvent { at: now, what: ServerWhat::ClockStep { by_ms } }));
+        }
     }
 
     /// Looks at the load: tells the shards, lets viewers go where it must.

@@ -53,6 +53,8 @@ impl Event {
                 ServerWhat::Ready => "server.ready",
                 ServerWhat::Draining => "server.draining",
                 ServerWhat::Load(_) => "server.load_state",
+                ServerWhat::Ledger(_) => "server.ledger",
+                ServerWhat::ClockStep { .. } => "server.clock_step",
             },
         }
     }
@@ -151,6 +153,26 @@ pub enum ServerWhat {
     Draining,
     /// It is harder pressed than before, or less.
     Load(LoadState),
+    /// Records reach the disk again (true), or have to wait in memory (false).
+    Ledger(bool),
+    /// The wall clock was set, or ran away: labels and the expiry of tokens follow it, durations do not.
+    ClockStep {
+        /// By how many milliseconds it is ahead of where it should be.
+        by_ms: i64,
+    },
+}
+
+impl ServerWhat {
+    /// What the server, or the part of it that the event is about, has become.
+    #[must_use]
+    pub fn state(&self) -> Option<&'static str> {
+        match self {
+            Self::Load(state) => Some(state.as_str()),
+            Self::Ledger(true) => Some("ok"),
+            Self::Ledger(false) => Some("degraded"),
+            Self::Ready | Self::Draining | Self::ClockStep { .. } => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -182,6 +204,8 @@ mod tests {
             (server(ServerWhat::Ready), "server.ready", None, false),
             (server(ServerWhat::Draining), "server.draining", None, false),
             (server(ServerWhat::Load(LoadState::Red)), "server.load_state", None, false),
+            (server(ServerWhat::Ledger(false)), "server.ledger", None, false),
+            (server(ServerWhat::ClockStep { by_ms: -3_600_000 }), "server.clock_step", None, false),
         ] {
             assert_eq!(event.name(), name);
             assert_eq!(event.at(), at, "{name}");

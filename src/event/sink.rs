@@ -12,7 +12,7 @@ use crate::session::What;
 use crate::stdx::clock::WallAnchor;
 
 /// Every name that an event can have.
-pub const NAMES: [&str; 16] = [
+pub const NAMES: [&str; 19] = [
     "session.opened",
     "session.authorized",
     "session.started",
@@ -29,6 +29,9 @@ pub const NAMES: [&str; 16] = [
     "attempt",
     "server.ready",
     "server.draining",
+    "server.load_state",
+    "server.ledger",
+    "server.clock_step",
 ];
 
 /// One who is told: what it wants to hear, and how it wants to hear it.

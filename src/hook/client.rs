@@ -67,23 +67,7 @@ impl BackEnd {
         private: bool,
     ) -> Result<Self, StartError> {
         let url = Url::parse(url).map_err(|_| StartError::Url(name.to_owned()))?;
-        let resolver = Resolver::new(System, settings.connect_timeout / 2, private);
-        // No cookies, no compression, no HTTP/2 and no proxies of the environment are compiled in or switched on.
-        let client = Client::builder()
-            .user_agent(concat!("sluicegate/", env!("CARGO_PKG_VERSION")))
-            .http1_only()
-            .http1_max_headers(HEADERS_MAX)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .referer(false)
-            .connect_timeout(settings.connect_timeout)
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(settings.concurrency)
-            .tcp_nodelay(true)
-            .dns_resolver(resolver)
-            .build()
-            .map_err(|error| StartError::Client(sentence(&error)))?;
+        let client = client(settings, private)?;
         let bytes = |most: u64| usize::try_from(most).unwrap_or(usize::MAX);
         let (headers_max, body_max) = (bytes(settings.response_headers), bytes(settings.response_body));
         Ok(Self { client, url, signer: Mutex::new(Signer::new(secrets)), headers_max, body_max })
@@ -170,6 +154,28 @@ impl BackEnd {
     }
 }
 
+/// A client with connections of its own: no redirects, no proxies, nothing remembered, addresses checked after they were
+/// looked up.
+pub(crate) fn client(settings: &Settings, private: bool) -> Result<Client, StartError> {
+    let resolver = Resolver::new(System, settings.connect_timeout / 2, private);
+    // No cookies, no compression, no HTTP/2 and no proxies of the environment are compiled in or switched on.
+    Client::builder()
+        .user_agent(concat!("sluicegate/", env!("CARGO_PKG_VERSION")))
+        .http1_only()
+        .http1_max_headers(HEADERS_MAX)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .referer(false)
+        .connect_timeout(settings.connect_timeout)
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(settings.concurrency)
+        .tcp_nodelay(true)
+        .dns_resolver(resolver)
+        .build()
+        .map_err(|error| StartError::Client(sentence(&error)))
+}
+
 /// How long the back end asks to be left alone, in whole seconds; a date is not worth a parser.
 fn retry_after(status: u16, headers: &HeaderMap) -> Option<Duration> {
     if !matches!(status, 429 | 503) {
@@ -180,7 +186,7 @@ fn retry_after(status: u16, headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// What a client's error means.
-fn failure(error: &reqwest::Error) -> Failure {
+pub(crate) fn failure(error: &reqwest::Error) -> Failure {
     if error.is_connect() {
         return Failure::Connect;
     }

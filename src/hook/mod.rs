@@ -7,6 +7,7 @@
 pub mod ask;
 pub mod breaker;
 mod client;
+pub mod fetch;
 pub mod meter;
 pub mod reply;
 mod resolver;
@@ -19,6 +20,7 @@ pub mod webhook;
 pub use ask::{Asks, Question, Why};
 pub use breaker::BreakerState;
 pub use client::StartError;
+pub use fetch::Fetcher;
 pub use meter::{Seconds, Status};
 pub use settings::Settings;
 pub use tell::{Endpoint, Spool, tell};

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use crate::event::{Attempt, Encode, Encoded, Event, ServerEvent, StreamEvent, StreamWhat, Weight, event_id};
+use crate::event::{
+    Attempt, Encode, Encoded, Event, ServerEvent, ServerWhat, StreamEvent, StreamWhat, Weight, event_id,
+};
 use crate::hook::ask::{Question, Why};
 use crate::names::StreamKey;
 use crate::session::{Change, CloseReason, Counters, Facts, Labels, Reason, What};
@@ -129,6 +131,12 @@ struct Told<'a> {
     /// True when the end was not seen but concluded after a crash.
     #[serde(skip_serializing_if = "Option::is_none")]
     recovered: Option<bool>,
+    /// What the server, or the part of it that is meant, has become.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    /// By how much the wall clock moved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by_ms: Option<i64>,
 }
 
 impl<'a> Told<'a> {
@@ -146,7 +154,13 @@ impl<'a> Told<'a> {
                 };
                 Self { attempt: Some(attempt), ..Self::of_reason(*reason) }
             }
-            Event::Server(ServerEvent { .. }) => Self::default(),
+            Event::Server(ServerEvent { what, .. }) => {
+                let by_ms = match what {
+                    ServerWhat::ClockStep { by_ms } => Some(*by_ms),
+                    _ => None,
+                };
+                Self { state: what.state(), by_ms, ..Self::default() }
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use crate::hook::settings::{Ask, OnFailure};
 use crate::hook::webhook::Webhook;
 use crate::hook::{Asks, Endpoint};
 use crate::launch::StartError;
-use crate::ledger::{self, Ledger};
+use crate::ledger::{self, Ledger, OnFull};
 use crate::stdx::clock::WallAnchor;
 
 /// What a start prepares for control and the shards.
@@ -34,7 +34,7 @@ pub(crate) struct Prepared {
 pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result<Prepared, StartError> {
     let node = node_name();
     let hooks = hook_rules(config);
-    let gate = Arc::new(Gate::new(&config.admission, &hooks));
+    let gate = gate(config, &hooks);
     let desk = Desk::new(&config.admission, hooks, Arc::clone(&gate), wall)
         .map_err(|error| StartError::Configuration(error.to_string()))?;
     let asks = if config.hook.ask.is_empty() { None } else { Some(make(Asks::new(&config.hook, &node))?) };
@@ -61,7 +61,8 @@ pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result
     let held = bans.iter().map(|(whom, until)| Ban { whom: whom.clone(), until }).collect();
     let checkpoint_every = config.ledger.checkpoint_every;
     let record = ledger.clone().map(|ledger| (ledger, checkpoint_every));
-    let outside = crate::control::Outside { desk, asks, ledger: record, sinks, endpoints, bans };
+    let admission = Arc::new(config.admission.clone());
+    let outside = crate::control::Outside { admission, desk, asks, ledger: record, sinks, endpoints, bans };
     Ok(Prepared { outside, gate, bans: held, ledger, tellers })
 }
 
@@ -129,6 +130,14 @@ fn node_name() -> String {
 
 fn make<T>(made: Result<T, crate::hook::StartError>) -> Result<T, StartError> {
     made.map_err(|error| StartError::Configuration(format!("hook: {error}")))
+}
+
+/// What every shard knows of admission by itself.
+pub(crate) fn gate(config: &Config, hooks: &[HookRule]) -> Arc<Gate> {
+    let gate = Gate::new(&config.admission, hooks);
+    // A ledger that is full may refuse newcomers, and only control knows how it is.
+    let asks_always = !config.ledger.directory.is_empty() && config.ledger.on_full == OnFull::RefuseNew;
+    Arc::new(if asks_always { gate.asking_always() } else { gate })
 }
 
 /// What the desk and every shard know of the hooks.

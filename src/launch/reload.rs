@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::admission::Gate;
 use crate::api::auth::Door;
 use crate::api::backend::{ReloadError, Reloaded};
 use crate::config::check::check;
@@ -70,6 +69,7 @@ impl Reloader {
         let configured = reach.control.configure(Arc::new(rules(&effective))).await;
         // A shard that did not answer in time obeys when it runs again: the configuration is in force all the same.
         reach.door.configure(&effective.api, Instant::now());
+        reach.control.sign_with(&effective.hook);
         if let Some(log) = reach.log {
             log.set_level(&effective.log);
         }
@@ -142,6 +142,6 @@ fn rules(config: &Config) -> Rules {
         rtmp: Arc::new(config.rtmp.clone()),
         streams: config.stream.clone(),
         admission: config.admission.clone(),
-        gate: Arc::new(Gate::new(&config.admission, &record::hook_rules(config))),
+        gate: record::gate(config, &record::hook_rules(config)),
     }
 }

@@ -19,10 +19,10 @@ use crate::config::Config;
 use crate::control;
 use crate::control::mailbox::PostMail;
 use crate::control::spool::LedgerSpool;
-use crate::hook::{self, Endpoint, Spool as _};
+use crate::hook::{self, Endpoint, Fetcher, Spool as _};
 use crate::io::{memory, probe, tcp};
 use crate::launch::record::{self, Prepared};
-use crate::launch::{Exit, check};
+use crate::launch::{Exit, check, keys};
 use crate::ledger::Ledger;
 use crate::ledger::history::History;
 use crate::names::ShardId;
@@ -211,7 +211,8 @@ pub fn start_server(config: &Config) -> Result<Running, StartError> {
     let history = ledger.as_ref().map(|ledger| History::new(ledger.files()));
     let backend = Server { control: handle.clone(), reloads: reloads_in };
     let router = crate::api::router_behind(&door, backend, history, &config.api);
-    let telling = Telling { ledger, tellers };
+    let fetcher = Fetcher::new(&config.hook).map_err(|error| StartError::Configuration(error.to_string()))?;
+    let telling = Telling { ledger, tellers, fetcher };
     std::thread::Builder::new()
         .name("control".into())
         .spawn(move || {
@@ -251,6 +252,8 @@ struct Telling {
     ledger: Option<Ledger>,
     /// Receivers, and what is still to be told to each.
     tellers: Vec<(Endpoint, LedgerSpool)>,
+    /// Fetches key sets.
+    fetcher: Fetcher,
 }
 
 /// Control's thread: the read model and the API, until every shard has stopped.
@@ -272,7 +275,8 @@ fn run_control(
             let _ = api_closes.await;
         }));
         let log = tokio::spawn(control::log::run(handle.clone()));
-        let Telling { ledger, tellers } = telling;
+        let Telling { ledger, tellers, fetcher } = telling;
+        let keys = tokio::spawn(keys::run(handle.clone(), fetcher));
         let spools: Vec<_> = tellers.iter().map(|(_, spool)| spool.clone()).collect();
         let tells: Vec<_> = tellers
             .into_iter()
@@ -302,6 +306,7 @@ fn run_control(
             finish_telling(handle, ledger, &spools).await;
         }
         let _ = close_api.send(());
+        keys.abort();
         for tell in tells {
             tell.abort();
         }

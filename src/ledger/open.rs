@@ -13,7 +13,7 @@ use crate::admission::Whom;
 use crate::ledger::outbox::Reader;
 use crate::ledger::queue::Queue;
 use crate::ledger::row::{Clock, Record, SELECT_ONE, SELECT_OPEN, int, read_open, session_id};
-use crate::ledger::store::{self, DayFile, Obstacle, Store, Trouble, add, put_aside};
+use crate::ledger::store::{self, DayFile, Store, Trouble, add, put_aside};
 use crate::ledger::writer::{Writer, copy_outbox, insert_tell};
 use crate::ledger::{Day, FileError, FileKey, Files, Ledger, Settings, StoredBan, Tell, Total, retention};
 use crate::names::{Kind, Name, StreamKey};
@@ -217,7 +217,7 @@ impl Opened {
     /// Puts something in the way of every touch of a day file, for tests of what disks do.
     #[cfg(feature = "faults")]
     #[must_use]
-    pub fn with_obstacle(mut self, obstacle: Obstacle) -> Self {
+    pub fn with_obstacle(mut self, obstacle: store::Obstacle) -> Self {
         self.store.obstacle = Some(obstacle);
         self
     }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::names::SessionId;
 use crate::session::state::transition;
 use crate::session::{CloseReason, Counters, Facts, Identity, SessionSample, State, Transition, Trigger};
+use crate::stdx::ahead;
 
 /// A session's place in the table; refers to nothing once the session is closed, even if the place is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -209,6 +210,13 @@ impl Table {
         let (dirty, live) = lookup(&mut self.slots, key)?;
         mark(&mut self.dirty, dirty, key.index);
         Some(&mut live.counters)
+    }
+
+    /// Begins to bring a session into the cache, for who is going to count on it.
+    pub fn fetch(&self, key: SessionKey) {
+        if let Some(slot) = self.slots.get(key.index as usize) {
+            ahead::fetch(slot);
+        }
     }
 
     /// Sets what waits for a player right now, and its peak.

@@ -14,6 +14,8 @@ use crate::admission::sources::Place;
 use crate::io::tcp;
 use crate::session::{CloseReason, Reason};
 use crate::shard::Shard;
+use crate::stdx::ahead;
+use crate::stream::Subscriber;
 
 /// Reads in one turn before others get theirs: 256 KiB.
 const READS_PER_TURN: u32 = 4;
@@ -391,6 +393,22 @@ impl Shard {
         match self.write_now(connection, now) {
             Ok(()) => {}
             Err(ended) => connection.order(ended),
+        }
+    }
+
+    /// Begins to bring into the cache what the writes for `coming` will touch, the first of them next: each object some
+    /// writes ahead of its use, and one that is found through another after that.
+    pub(super) fn fetch(&self, coming: &[Subscriber]) {
+        let connections = self.connections.borrow();
+        let get = |ahead: usize| coming.get(ahead).and_then(|player| connections.get(player.0));
+        if let Some(connection) = get(3) {
+            ahead::fetch(&**connection);
+        }
+        if let Some(connection) = get(2) {
+            connection.adapter.borrow().fetch_place();
+        }
+        if let Some(connection) = get(1) {
+            connection.adapter.borrow().fetch_session(&self.core.borrow());
         }
     }
 

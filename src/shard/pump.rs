@@ -73,9 +73,12 @@ async fn round(shard: &Shard, players: &[Subscriber], ends: &[(usize, Instant)])
     let mut busy = Duration::ZERO;
     let mut served = 0;
     let mut ends = ends.iter().peekable();
+    let mut coming = players;
     for slice in players.chunks(PLAYERS_PER_SLICE) {
         let began = Instant::now();
         for player in slice {
+            shard.fetch(coming);
+            coming = coming.get(1..).unwrap_or_default();
             // The connection may be gone, or another's by now: then this write finds nothing due.
             let connection = shard.connections.borrow().get(player.0).map(Rc::clone);
             if let Some(connection) = connection {

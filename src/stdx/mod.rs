@@ -1,5 +1,6 @@
 //! What std lacks; nothing about streaming may enter.
 
+pub mod ahead;
 pub mod clock;
 pub mod histogram;
 pub mod ids;

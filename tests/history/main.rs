@@ -16,8 +16,8 @@ use tempfile::TempDir;
 
 /// 2026-11-20T00:00:00Z.
 pub const DAY: u64 = 1_795_132_800_000;
-pub const HOUR_MS: u64 = 3_600_000;
-pub const DAY_MS: u64 = 86_400_000;
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 86_400_000;
 
 /// A folder with these rows, and a reader of it.
 pub fn ledger(rows: &[days::Row]) -> (TempDir, Reader) {
@@ -27,6 +27,6 @@ pub fn ledger(rows: &[days::Row]) -> (TempDir, Reader) {
     (folder, reader)
 }
 
-pub fn files(folder: &TempDir) -> Arc<Files> {
+fn files(folder: &TempDir) -> Arc<Files> {
     Arc::new(Files::offline(folder.path()))
 }

@@ -7,6 +7,7 @@ use crate::adapter::rtmp::{Packager, Role, Rtmp};
 use crate::adapter::{Core, Flow, Sent, Wire};
 use crate::media::Frame;
 use crate::session::{State, What};
+use crate::stdx::ahead;
 use crate::stream::{Due, Package, Written};
 
 /// Slices of one vectored write. A block of the log is 64 KiB, so sixteen carry more than a write ever takes.
@@ -84,6 +85,20 @@ impl Rtmp {
         // A player of one track gets a slice for each frame and may be owed more than fitted.
         let has_more = log_first || offered >= WRITE_BYTES_MAX || filled == SLICES_MAX;
         if has_more { Flow::More } else { Flow::Idle }
+    }
+
+    /// Begins to bring a player's place in its stream into the cache, before [`write`](Self::write).
+    pub fn fetch_place(&self) {
+        if let Role::Playing(it) = &self.role {
+            ahead::fetch(&**it);
+        }
+    }
+
+    /// Begins to bring a player's session into the cache, after [`fetch_place`](Self::fetch_place).
+    pub fn fetch_session(&self, core: &Core) {
+        if let Role::Playing(it) = &self.role {
+            core.sessions.fetch(it.session);
+        }
     }
 
     /// The first bytes that wait for a peer which takes none: what readiness is to be asked for with. Empty when

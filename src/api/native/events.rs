@@ -27,6 +27,7 @@ use crate::api::{Problem, Shared};
 use crate::control::Filter;
 use crate::control::filter::FILTER_FIELDS;
 use crate::control::view::{Rates, SessionRow};
+use crate::event::sink::NAMES;
 use crate::event::{Attempt, Cursor, Event, Recorded, ServerEvent, ServerWhat, StreamEvent, StreamWhat};
 use crate::session::{Change, CloseReason, Counters, State as Life, What};
 use crate::stdx::clock::WallAnchor;
@@ -36,26 +37,6 @@ use crate::stdx::units::parse_duration;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Events put in one piece.
 const BATCH: usize = 64;
-/// Every name that an event can have.
-const NAMES: [&str; 17] = [
-    "session.opened",
-    "session.authorized",
-    "session.started",
-    "session.updated",
-    "session.altered",
-    "session.overflowed",
-    "session.stalled",
-    "session.recovered",
-    "session.denied",
-    "session.closed",
-    "stream.online",
-    "stream.idle",
-    "stream.offline",
-    "attempt",
-    "server.ready",
-    "server.draining",
-    "server.load_state",
-];
 /// Names of whole groups.
 const GROUPS: [&str; 3] = ["session", "stream", "server"];
 
@@ -126,9 +107,13 @@ pub struct EventBody {
     /// Viewers were kept from before, of `stream.online`.
     #[serde(skip_serializing_if = "Option::is_none")]
     resumed: Option<bool>,
-    /// How hard pressed the server is, of `server.load_state`: `green`, `yellow`, `orange` or `red`.
+    /// How hard pressed the server is, of `server.load_state`: `green`, `yellow`, `orange` or `red`; how the ledger is, of
+    /// `server.ledger`: `ok` or `degraded`.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'static str>,
+    /// By how much the wall clock moved, of `server.clock_step`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by_ms: Option<i64>,
     /// Why, of `session.closed`, `session.denied` and `attempt`.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
@@ -287,7 +272,7 @@ impl Feed {
     /// Appends an event, if it was asked for.
     fn write(&self, recorded: &Recorded, out: &mut String) {
         let event = &*recorded.event;
-        let name = name(event);
+        let name = event.name();
         if !self.names.is_empty() && !self.names.contains(&name) {
             return;
         }
@@ -358,11 +343,11 @@ impl EventBody {
                 ..Self::of_reason(*reason)
             },
             Event::Server(ServerEvent { at: when, what }) => {
-                let state = match what {
-                    ServerWhat::Load(state) => Some(state.as_str()),
-                    ServerWhat::Ready | ServerWhat::Draining => None,
+                let by_ms = match what {
+                    ServerWhat::ClockStep { by_ms } => Some(*by_ms),
+                    _ => None,
                 };
-                Self { name, at: at(*when), state, ..Self::default() }
+                Self { name, at: at(*when), state: what.state(), by_ms, ..Self::default() }
             }
         }
     }
@@ -406,34 +391,6 @@ impl EventBody {
             side: Some(reason.reason.side().into()),
             ..Self::default()
         }
-    }
-}
-
-fn name(event: &Event) -> &'static str {
-    match event {
-        Event::Session(change) => match change.what {
-            What::Opened => "session.opened",
-            What::Authorized => "session.authorized",
-            What::Started => "session.started",
-            What::Updated(_) => "session.updated",
-            What::Altered => "session.altered",
-            What::Overflowed { .. } => "session.overflowed",
-            What::Stalled => "session.stalled",
-            What::Recovered => "session.recovered",
-            What::Denied(_) => "session.denied",
-            What::Closed(..) => "session.closed",
-        },
-        Event::Stream(stream) => match stream.what {
-            StreamWhat::Online { .. } => "stream.online",
-            StreamWhat::Idle => "stream.idle",
-            StreamWhat::Offline => "stream.offline",
-        },
-        Event::Attempt(_) => "attempt",
-        Event::Server(server) => match server.what {
-            ServerWhat::Ready => "server.ready",
-            ServerWhat::Draining => "server.draining",
-            ServerWhat::Load(_) => "server.load_state",
-        },
     }
 }
 
