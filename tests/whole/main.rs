@@ -5,7 +5,11 @@
 mod support;
 
 mod admitted;
+mod banned;
+mod failing_back_end;
 mod killed;
 mod limited;
+mod looked_up;
 mod tokens;
 mod told;
+mod unrecorded;

@@ -1,7 +1,7 @@
 //! Keys, signed URLs and JSON web tokens, made with openssl as whoever runs a site would.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -42,8 +42,13 @@ fn signed(kind: &str, stream: &str, expires: u64) -> String {
 
 /// A JSON web token that openssl signs with `sign`, a command from standard input to standard output.
 fn jwt(algorithm: &str, claims: &str, sign: &str) -> String {
+    jwt_of(&format!("{{\"alg\":\"{algorithm}\",\"typ\":\"JWT\"}}"), claims, sign)
+}
+
+/// The same with a header of its own.
+fn jwt_of(header: &str, claims: &str, sign: &str) -> String {
     let part = |text: &str| shell(FOR_URLS, text);
-    let head = format!("{}.{}", part(&format!("{{\"alg\":\"{algorithm}\",\"typ\":\"JWT\"}}")), part(claims));
+    let head = format!("{}.{}", part(header), part(claims));
     let signature = shell(&format!("{sign} | {FOR_URLS}"), &head);
     format!("{head}.{signature}")
 }
@@ -108,36 +113,35 @@ fn a_signed_url_opens_its_stream_and_ends_its_session() {
     assert!(!player.closed && server.sessions(&format!("remote={}", publisher.local())).len() == 1);
 }
 
+/// Makes a private key, and returns where it is.
+fn private_key(dir: &Path, algorithm: &[&str], name: &str) -> PathBuf {
+    let path = dir.join(name);
+    let made = Command::new("openssl").arg("genpkey").args(algorithm).arg("-out").arg(&path).output();
+    assert!(made.expect("the peer openssl is needed").status.success());
+    path
+}
+
+/// The command that signs a token with this key. Ed25519 signs a file and no pipe.
+fn sign_with_ed25519(dir: &Path, key: &Path) -> String {
+    let message = dir.join("message").display().to_string();
+    format!("cat >{message}; openssl pkeyutl -sign -rawin -inkey {} -in {message}", key.display())
+}
+
 #[test]
 fn json_web_tokens_of_three_families_open_and_end() {
     let (_dir, dir) = scratch();
-    let key = |algorithm: &[&str], name: &str| {
-        let path = dir.join(name);
-        let made = Command::new("openssl").arg("genpkey").args(algorithm).arg("-out").arg(&path).output();
-        assert!(made.expect("the peer openssl is needed").status.success());
-        path
-    };
-    let rsa = key(&["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"], "rsa.pem");
-    let ed = key(&["-algorithm", "ed25519"], "ed.pem");
+    let rsa = private_key(&dir, &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"], "rsa.pem");
+    let ed = private_key(&dir, &["-algorithm", "ed25519"], "ed.pem");
     let public = |path: &Path| shell(&format!("openssl pkey -pubout -in {}", path.display()), "").replace('\n', "\\n");
     let server = Server::start(&format!(
         "[[admission.jwt]]\nsecrets = [\"{SECRET}\"]\npublic_keys = [\"{}\", \"{}\"]\nissuer = \"https://login.example\"\nkinds = [\"publish\"]\n",
         public(&rsa),
         public(&ed)
     ));
-    // Ed25519 signs a file and no pipe.
-    let message = dir.join("message");
     let families = [
         ("HS256", format!("openssl dgst -sha256 -hmac {SECRET} -binary")),
         ("RS256", format!("openssl dgst -sha256 -sign {} -binary", rsa.display())),
-        (
-            "EdDSA",
-            format!(
-                "cat >{message}; openssl pkeyutl -sign -rawin -inkey {key} -in {message}",
-                message = message.display(),
-                key = ed.display()
-            ),
-        ),
+        ("EdDSA", sign_with_ed25519(&dir, &ed)),
     ];
     let claims = |expires: u64, stream: &str| {
         format!(
@@ -169,4 +173,49 @@ fn json_web_tokens_of_three_families_open_and_end() {
         assert_eq!(end["reason"], "token_expired", "{end:#}");
         assert_eq!(end["labels"], serde_json::json!({"plan": "gold"}));
     }
+}
+
+#[test]
+fn a_key_set_is_read_at_the_start_and_again_when_a_token_names_a_key_that_is_new() {
+    let (_dir, dir) = scratch();
+    let keys = ["old", "new"].map(|name| private_key(&dir, &["-algorithm", "ed25519"], name));
+    // What follows the fixed head of an Ed25519 key's DER is the key itself.
+    let jwk = |number: usize, id: &str| {
+        let line =
+            format!("openssl pkey -pubout -outform DER -in {} | tail -c 32 | {FOR_URLS}", keys[number].display());
+        format!(
+            "{{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"alg\":\"EdDSA\",\"kid\":\"{id}\",\"x\":\"{}\"}}",
+            shell(&line, "")
+        )
+    };
+    let set = dir.join("keys.json");
+    let write = |set_of: &[String]| std::fs::write(&set, format!("{{\"keys\":[{}]}}", set_of.join(","))).unwrap();
+    write(&[jwk(0, "old")]);
+    let server = Server::start(&format!(
+        "[shard]\nauth_failures_per_ip = 0\n[[admission.jwt]]\njwks_file = \"{}\"\nkinds = [\"publish\"]\n",
+        set.display()
+    ));
+    let token = |number: usize, id: &str| {
+        let claims = format!("{{\"sub\":\"anna\",\"exp\":{}}}", unix_seconds() + 600);
+        let header = format!("{{\"alg\":\"EdDSA\",\"kid\":\"{id}\"}}");
+        jwt_of(&header, &claims, &sign_with_ed25519(&dir, &keys[number]))
+    };
+    let old = token(0, "old");
+    let mut publisher = None;
+    crate::support::eventually("the key set is read", || {
+        publisher = try_publish(&server, &format!("cam?token={old}")).ok();
+        publisher.is_some()
+    });
+    assert_user(&server, &publisher.unwrap(), "anna");
+    let forged = token(1, "old");
+    assert_eq!(try_publish(&server, &format!("other?token={forged}")).err().as_deref(), Some("auth_denied"));
+    // The issuer changes its keys: the first who comes with the new one has it fetched.
+    write(&[jwk(1, "new")]);
+    let new = token(1, "new");
+    crate::support::eventually("the key set is read again", || {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let publisher = try_publish(&server, &format!("next?token={new}"));
+        publisher.is_ok()
+    });
+    assert_eq!(try_publish(&server, &format!("more?token={old}")).err().as_deref(), Some("auth_denied"));
 }

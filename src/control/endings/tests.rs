@@ -152,7 +152,7 @@ fn a_ban_of_a_peer_that_is_not_here_is_over_when_every_shard_knows_it() {
     desk.open(1, 0, Kind::Play, "live/a", "192.0.2.1:1");
     let (reply, mut answer) = oneshot::channel();
     let whom = Whom { address: "192.0.2.7".parse().unwrap(), kind: None, key: None };
-    let ban = Ban { whom, until: desk.now + Duration::from_secs(60) };
+    let ban = Ban { whom, until: desk.now + Duration::from_mins(1) };
     let shards = [ShardId(0), ShardId(1)];
     desk.endings.ban(desk.now, &desk.view, &shards, ban, reply, &mut desk.ids, &mut desk.out);
     let bans = desk.bans();
