@@ -109,6 +109,14 @@ impl Streams {
     /// The slot of a stream, made where it was not here yet.
     pub fn open(&mut self, now: Instant, key: &StreamKey) -> StreamSlot {
         if let Some(slot) = self.find(key) {
+            // The window may be over and the sweep that says so still to come: with nobody left to be told, whoever comes
+            // now waits for the next publisher and must not be told of the last one's end.
+            if let Some(entry) = self.entries.get_mut(slot.0)
+                && entry.live.subscribers().is_empty()
+                && entry.live.resume_deadline().is_some_and(|deadline| deadline <= now)
+            {
+                entry.live.resume_ended();
+            }
             return slot;
         }
         let index = self.entries.insert(Entry {
@@ -439,5 +447,37 @@ impl Entry {
             }
             true
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::Name;
+
+    #[test]
+    fn who_comes_after_the_window_is_not_told_of_the_end_that_nobody_was_there_for() {
+        let window = Duration::from_millis(500);
+        let mut streams = Streams::new(Settings { resume_window: window, ..Settings::default() });
+        let name = |text| Name::app(text).unwrap();
+        let key = StreamKey::new(&name("default"), &name("live"), &Name::stream("cam").unwrap());
+        let publisher = SessionId::new(1, [1; 10]);
+        let start = Instant::now();
+        let slot = streams.publish(start, &key, publisher);
+        streams.unpublish(start, slot, publisher);
+
+        // Nobody watched. A viewer comes when the window is over and before anything looked at the clock.
+        let late = start + window;
+        assert_eq!(streams.open(late, &key), slot);
+        streams.subscribe(slot, Subscriber(7));
+        let mut expired = Vec::new();
+        streams.expire(late, &mut expired);
+        assert!(expired.is_empty(), "it was told of an end before its time");
+
+        // One who was there is told.
+        let slot = streams.publish(late, &key, publisher);
+        streams.unpublish(late, slot, publisher);
+        streams.expire(late + window, &mut expired);
+        assert!(matches!(expired.as_slice(), [Expired::Ended(ended)] if *ended == slot));
     }
 }
