@@ -266,20 +266,14 @@ impl Streams {
         // finds the relay here.
         let slot = self.open(now, key);
         let Some(entry) = self.entries.get_mut(slot.0) else { return };
-        if entry.publisher.is_some() {
+        let is_resuming = entry.live.resume_deadline().is_some_and(|deadline| deadline > now);
+        if entry.publisher.is_some() || is_resuming {
             queue.send(RelayItem::Online);
+            entry.relay_cache(now, &mut queue, unpackage);
         }
-        let cursor = Cursor::join(&entry.live, now);
-        let base = cursor.timestamp_ms(&entry.live).filter(|_| !cursor.is_waiting());
-        for frame in entry.live.headers().iter() {
-            let timestamp_ms = base.unwrap_or(frame.timestamp_ms);
-            queue.send(RelayItem::Frame(Frame { timestamp_ms, ..frame.clone() }));
-        }
-        if let Some(base) = base {
-            let bytes = entry.live.log().copy_from(cursor.offset());
-            for frame in unpackage(&bytes, base) {
-                queue.send(RelayItem::Frame(frame));
-            }
+        if entry.publisher.is_none() && is_resuming {
+            // Who joins over there in the resume window must be told when it ends, like who joins here.
+            queue.send(RelayItem::Offline);
         }
         entry.relays.retain(|(shard, _)| *shard != to);
         entry.relays.push((to, queue));
@@ -422,6 +416,22 @@ impl Entry {
     #[must_use]
     pub fn is_watched(&self) -> bool {
         !self.live.subscribers().is_empty() || !self.relays.is_empty()
+    }
+
+    /// Sends what a newcomer gets.
+    fn relay_cache(&self, now: Instant, queue: &mut RelaySender, unpackage: impl Fn(&[u8], u64) -> Vec<Frame>) {
+        let cursor = Cursor::join(&self.live, now);
+        let base = cursor.timestamp_ms(&self.live).filter(|_| !cursor.is_waiting());
+        for frame in self.live.headers().iter() {
+            let timestamp_ms = base.unwrap_or(frame.timestamp_ms);
+            queue.send(RelayItem::Frame(Frame { timestamp_ms, ..frame.clone() }));
+        }
+        if let Some(base) = base {
+            let bytes = self.live.log().copy_from(cursor.offset());
+            for frame in unpackage(&bytes, base) {
+                queue.send(RelayItem::Frame(frame));
+            }
+        }
     }
 
     fn relay(&mut self, item: &RelayItem, rung: &mut Vec<ShardId>, dropped: &mut u64) {

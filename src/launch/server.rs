@@ -341,6 +341,9 @@ async fn finish_telling(handle: &control::Handle, ledger: &Ledger, spools: &[Led
 /// How long receivers may take to hear of the last events.
 const LAST_TELLS: Duration = Duration::from_secs(5);
 
+/// How long the kernel may take to let go of a killed server's listeners.
+const LETTING_GO: Duration = Duration::from_secs(1);
+
 /// How long the last records may take to reach the disk.
 const LAST_RECORDS: Duration = Duration::from_secs(3);
 
@@ -358,7 +361,7 @@ fn bind_rtmp(config: &Config, shards: usize, claims: &mut Vec<probe::Claim>) -> 
     for configured in &config.shard.rtmp_listen {
         let mut at = *configured;
         // Listeners that share a port do not notice another server of the same user that shares it too: this does.
-        probe::bind(at).map_err(fail(at))?;
+        patiently(|| probe::bind(at)).map_err(fail(at))?;
         if at.port() != 0 {
             claims.push(probe::claim(at).map_err(fail(at))?);
         }
@@ -372,6 +375,20 @@ fn bind_rtmp(config: &Config, shards: usize, claims: &mut Vec<probe::Claim>) -> 
         real.push(at);
     }
     Ok((sockets, real))
+}
+
+/// Tries again for a while what another process still has: the kernel lets go of the listeners in the rings of a server
+/// that was killed a moment after that has ended.
+fn patiently(attempt: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    let deadline = Instant::now() + LETTING_GO;
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            done => return done,
+        }
+    }
 }
 
 fn bind_api(at: SocketAddr) -> Result<std::net::TcpListener, StartError> {
