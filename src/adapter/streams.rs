@@ -109,6 +109,14 @@ impl Streams {
     /// The slot of a stream, made where it was not here yet.
     pub fn open(&mut self, now: Instant, key: &StreamKey) -> StreamSlot {
         if let Some(slot) = self.find(key) {
+            // The window may be over and the sweep that says so still to come: with nobody left to be told, whoever comes
+            // now waits for the next publisher and must not be told of the last one's end.
+            if let Some(entry) = self.entries.get_mut(slot.0)
+                && entry.live.subscribers().is_empty()
+                && entry.live.resume_deadline().is_some_and(|deadline| deadline <= now)
+            {
+                entry.live.resume_ended();
+            }
             return slot;
         }
         let index = self.entries.insert(Entry {
@@ -142,9 +150,9 @@ impl Streams {
         }
         for (_, entry) in &mut self.entries {
             if is_halved {
-                entry.live.set_cache(&halved(&entry.settings))
+                entry.live.set_cache(&halved(&entry.settings));
             } else {
-                entry.live.set_cache(&entry.settings)
+                entry.live.set_cache(&entry.settings);
             }
         }
     }
@@ -258,20 +266,14 @@ impl Streams {
         // finds the relay here.
         let slot = self.open(now, key);
         let Some(entry) = self.entries.get_mut(slot.0) else { return };
-        if entry.publisher.is_some() {
+        let is_resuming = entry.live.resume_deadline().is_some_and(|deadline| deadline > now);
+        if entry.publisher.is_some() || is_resuming {
             queue.send(RelayItem::Online);
+            entry.relay_cache(now, &mut queue, unpackage);
         }
-        let cursor = Cursor::join(&entry.live, now);
-        let base = cursor.timestamp_ms(&entry.live).filter(|_| !cursor.is_waiting());
-        for frame in entry.live.headers().iter() {
-            let timestamp_ms = base.unwrap_or(frame.timestamp_ms);
-            queue.send(RelayItem::Frame(Frame { timestamp_ms, ..frame.clone() }));
-        }
-        if let Some(base) = base {
-            let bytes = entry.live.log().copy_from(cursor.offset());
-            for frame in unpackage(&bytes, base) {
-                queue.send(RelayItem::Frame(frame));
-            }
+        if entry.publisher.is_none() && is_resuming {
+            // Who joins over there in the resume window must be told when it ends, like who joins here.
+            queue.send(RelayItem::Offline);
         }
         entry.relays.retain(|(shard, _)| *shard != to);
         entry.relays.push((to, queue));
@@ -416,6 +418,22 @@ impl Entry {
         !self.live.subscribers().is_empty() || !self.relays.is_empty()
     }
 
+    /// Sends what a newcomer gets.
+    fn relay_cache(&self, now: Instant, queue: &mut RelaySender, unpackage: impl Fn(&[u8], u64) -> Vec<Frame>) {
+        let cursor = Cursor::join(&self.live, now);
+        let base = cursor.timestamp_ms(&self.live).filter(|_| !cursor.is_waiting());
+        for frame in self.live.headers().iter() {
+            let timestamp_ms = base.unwrap_or(frame.timestamp_ms);
+            queue.send(RelayItem::Frame(Frame { timestamp_ms, ..frame.clone() }));
+        }
+        if let Some(base) = base {
+            let bytes = self.live.log().copy_from(cursor.offset());
+            for frame in unpackage(&bytes, base) {
+                queue.send(RelayItem::Frame(frame));
+            }
+        }
+    }
+
     fn relay(&mut self, item: &RelayItem, rung: &mut Vec<ShardId>, dropped: &mut u64) {
         self.relays.retain_mut(|(shard, queue)| {
             if queue.is_closed() {
@@ -429,5 +447,37 @@ impl Entry {
             }
             true
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::Name;
+
+    #[test]
+    fn who_comes_after_the_window_is_not_told_of_the_end_that_nobody_was_there_for() {
+        let window = Duration::from_millis(500);
+        let mut streams = Streams::new(Settings { resume_window: window, ..Settings::default() });
+        let name = |text| Name::app(text).unwrap();
+        let key = StreamKey::new(&name("default"), &name("live"), &Name::stream("cam").unwrap());
+        let publisher = SessionId::new(1, [1; 10]);
+        let start = Instant::now();
+        let slot = streams.publish(start, &key, publisher);
+        streams.unpublish(start, slot, publisher);
+
+        // Nobody watched. A viewer comes when the window is over and before anything looked at the clock.
+        let late = start + window;
+        assert_eq!(streams.open(late, &key), slot);
+        streams.subscribe(slot, Subscriber(7));
+        let mut expired = Vec::new();
+        streams.expire(late, &mut expired);
+        assert!(expired.is_empty(), "it was told of an end before its time");
+
+        // One who was there is told.
+        let slot = streams.publish(late, &key, publisher);
+        streams.unpublish(late, slot, publisher);
+        streams.expire(late + window, &mut expired);
+        assert!(matches!(expired.as_slice(), [Expired::Ended(ended)] if *ended == slot));
     }
 }

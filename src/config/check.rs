@@ -307,10 +307,12 @@ pub fn check(config: &Config) -> Vec<Problem> {
     }
     // What the rooms know of their own settings beyond ranges.
     if let Err(error) = config.admission.check() {
-        problems.push(Problem::error(key_of(&error.field), error.to_string()));
+        problems.push(Problem::error(error.field, error.message));
     }
     if let Err(error) = config.hook.check() {
-        problems.push(Problem::error(key_of(&error.field), error.to_string()));
+        // The list is what has a place in the file; which of it is meant is part of the sentence.
+        let list = error.field.split_once('[').map_or(error.field.as_str(), |(list, _)| list);
+        problems.push(Problem::error(list, error.to_string()));
     }
     if config.ledger.directory.is_empty() && config.hook.tell.iter().any(|tell| tell.enabled) {
         let message =
@@ -322,11 +324,6 @@ pub fn check(config: &Config) -> Vec<Problem> {
         problems.push(Problem::error("log.level", message));
     }
     problems
-}
-
-/// The key that stands in the file for a field that a room names: `hook.ask[1].url` is in `hook.ask`.
-fn key_of(field: &str) -> &str {
-    field.split_once('[').map_or(field, |(list, _)| list)
 }
 
 /// The shortest token: 128 bits in base64 (AP-02 and the security defaults).

@@ -260,7 +260,10 @@ impl Endings {
                     out.push((*shard, ToShard::Close { order, sessions: batch.to_vec(), reason }));
                 }
             }
-            return;
+            // Nobody of a peer that is banned beforehand is here: then it is over.
+            if !ending.waiting.is_empty() {
+                return;
+            }
         }
         if let Some(ending) = self.pending.remove(&number) {
             self.took.push(now.saturating_duration_since(ending.began_at));

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use crate::config::Overrides;
 use crate::launch::Exit;
 use crate::launch::cli::DEFAULT_FILE;
+use crate::launch::export::{ExportArgs, export};
 use crate::ledger::{FileError, vacuum, verify};
 
 /// What can be done with the files of a ledger.
@@ -16,6 +17,15 @@ pub enum LedgerCommand {
     Verify(FolderArgs),
     /// Give space that holds nothing back to the file system. Not while a server is using them (exit 75).
     Vacuum(FolderArgs),
+    /// Write sessions to standard output, the newest first; also while a server is using the files.
+    Export {
+        /// Which ledger.
+        #[command(flatten)]
+        folder: FolderArgs,
+        /// Which sessions.
+        #[command(flatten)]
+        args: Box<ExportArgs>,
+    },
 }
 
 /// Which ledger.
@@ -34,6 +44,7 @@ pub fn ledger(command: &LedgerCommand) -> Exit {
     let result = match command {
         LedgerCommand::Verify(folder) => folder.directory().map(|directory| verify_all(&directory)),
         LedgerCommand::Vacuum(folder) => folder.directory().map(|directory| vacuum_all(&directory)),
+        LedgerCommand::Export { folder, args } => folder.directory().map(|directory| export(&directory, args)),
     };
     result.unwrap_or_else(|exit| exit)
 }

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod client;
 pub mod demo;
 pub mod exit;
+pub mod export;
 mod keys;
 pub mod kick;
 pub mod ledger;

@@ -8,12 +8,13 @@ use crate::admission::{Ban, Bans, Desk, Gate, HookRule};
 use crate::config::Config;
 use crate::control::journal;
 use crate::control::spool::LedgerSpool;
+use crate::control::view::Totals;
 use crate::event::{Event, Sink};
 use crate::hook::settings::{Ask, OnFailure};
 use crate::hook::webhook::Webhook;
 use crate::hook::{Asks, Endpoint};
 use crate::launch::StartError;
-use crate::ledger::{self, Ledger};
+use crate::ledger::{self, Ledger, Total};
 use crate::session::Change;
 use crate::stdx::clock::WallAnchor;
 
@@ -47,9 +48,10 @@ pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result
         endpoints.push(make(Endpoint::new(&config.hook, tell))?);
     }
 
-    let mut bans = Bans::new(config.admission.bans_max);
     let make_sinks = || self::sinks(config, &node, &start);
-    let ledger = open_ledger(config, wall, now, &make_sinks, &mut bans)?;
+    let mut kept = Kept { bans: Bans::new(config.admission.bans_max), totals: Vec::new() };
+    let ledger = open_ledger(config, wall, now, &make_sinks, &mut kept)?;
+    let Kept { bans, totals } = kept;
     let tellers = match &ledger {
         Some(ledger) => {
             let spools = sinks.iter().map(|sink| LedgerSpool::new(ledger.clone(), Arc::clone(&sink.name)));
@@ -61,7 +63,7 @@ pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result
     let checkpoint_every = config.ledger.checkpoint_every;
     let record = ledger.clone().map(|ledger| (ledger, checkpoint_every));
     let admission = Arc::new(config.admission.clone());
-    let outside = crate::control::Outside { admission, desk, asks, ledger: record, sinks, endpoints, bans };
+    let outside = crate::control::Outside { admission, desk, asks, ledger: record, sinks, endpoints, bans, totals };
     Ok(Prepared { outside, gate, bans: held, ledger, tellers })
 }
 
@@ -75,12 +77,19 @@ fn sinks(config: &Config, node: &str, start: &str) -> Result<Vec<Sink>, StartErr
     enabled.map(sink).collect()
 }
 
+/// What an earlier life left in force.
+struct Kept {
+    bans: Bans,
+    /// What it finished, by collector.
+    totals: Vec<(String, Totals)>,
+}
+
 fn open_ledger(
     config: &Config,
     wall: WallAnchor,
     now: Instant,
     make_sinks: &dyn Fn() -> Result<Vec<Sink>, StartError>,
-    bans: &mut Bans,
+    kept: &mut Kept,
 ) -> Result<Option<Ledger>, StartError> {
     if config.ledger.directory.is_empty() {
         return Ok(None);
@@ -137,8 +146,15 @@ fn open_ledger(
     let today = wall.unix_ms(now);
     for stored in opened.bans() {
         let left = Duration::from_millis(stored.until_unix_ms.saturating_sub(today));
-        bans.insert(now, Ban { whom: stored.whom, until: now + left });
+        kept.bans.insert(now, Ban { whom: stored.whom, until: now + left });
     }
+    let finished = opened.totals().into_iter();
+    kept.totals = finished
+        .map(|((collector, _), total)| {
+            let Total { sessions, rx_bytes, tx_bytes } = total;
+            (collector, Totals { sessions, rx_bytes, tx_bytes })
+        })
+        .collect();
     let ledger = if later {
         opened.start_recovering(Box::new(move |change| crash_tells(&sinks, change, &wall)))
     } else {
@@ -157,7 +173,7 @@ fn crash_tells(sinks: &[Sink], change: &Change, wall: &WallAnchor) -> Vec<ledger
 /// How this server names itself to back ends.
 fn node_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let plain = name.trim().chars().filter(|c| c.is_ascii_graphic()).take(64);
+    let plain = name.trim().chars().filter(char::is_ascii_graphic).take(64);
     let mut text = String::new();
     for c in plain {
         let _ = write!(text, "{c}");

@@ -437,6 +437,9 @@ impl Patience {
     }
 }
 
+/// How long the kernel may take to let go of a killed server's listeners.
+const LETTING_GO: Duration = Duration::from_secs(1);
+
 /// How long shards may take to close what they have once the end is to be now.
 const LAST_CLOSES: Duration = Duration::from_millis(200);
 
@@ -451,7 +454,7 @@ fn bind_rtmp(config: &Config, shards: usize, claims: &mut Vec<probe::Claim>) -> 
     for configured in &config.shard.rtmp_listen {
         let mut at = *configured;
         // Listeners that share a port do not notice another server of the same user that shares it too: this does.
-        probe::bind(at).map_err(fail(at))?;
+        patiently(|| probe::bind(at)).map_err(fail(at))?;
         if at.port() != 0 {
             claims.push(probe::claim(at).map_err(fail(at))?);
         }
@@ -465,6 +468,20 @@ fn bind_rtmp(config: &Config, shards: usize, claims: &mut Vec<probe::Claim>) -> 
         real.push(at);
     }
     Ok((sockets, real))
+}
+
+/// Tries again for a while what another process still has: the kernel lets go of the listeners in the rings of a server
+/// that was killed a moment after that has ended.
+fn patiently(attempt: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    let deadline = Instant::now() + LETTING_GO;
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            done => return done,
+        }
+    }
 }
 
 fn bind_api(at: SocketAddr) -> Result<std::net::TcpListener, StartError> {

@@ -168,7 +168,9 @@ fn cf_14_locale_and_timezone_do_not_matter() {
     let bad = format!("{good}format = \"HUMAN\"\n[control]\nfinished_kept = \"1,5\"\n");
     let read = |arguments: &[&str], environment: &[(&str, &str)]| {
         let output = sluicegate(arguments).envs(environment.iter().copied()).output().unwrap();
-        (output.status.code(), text(&output))
+        // How much memory is in use just then is nobody's reading.
+        let said = text(&output).lines().filter(|line| !line.contains("memory limit")).collect::<Vec<_>>().join("\n");
+        (output.status.code(), said)
     };
     let elsewhere = [("LANG", "tr_TR.UTF-8"), ("LC_ALL", "tr_TR.UTF-8"), ("TZ", "Pacific/Chatham")];
     for (written, code) in [(good, 0), (bad.as_str(), 78)] {

@@ -70,7 +70,7 @@ async fn an_answer_that_nobody_waits_for_is_not_finished() {
 }
 
 #[tokio::test]
-async fn a_queue_that_is_full_refuses_and_one_that_does_not_move_gives_up() {
+async fn a_queue_that_is_full_refuses_and_pages_do_not_wait_for_sums() {
     let (folder, _) = ledger(&[]);
     let history = History::new(files(&folder));
     let (go, wait) = mpsc::channel::<()>();

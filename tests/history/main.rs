@@ -15,12 +15,12 @@ use sluicegate::ledger::history::Reader;
 use tempfile::TempDir;
 
 /// 2026-11-20T00:00:00Z.
-pub const DAY: u64 = 1_795_132_800_000;
+const DAY: u64 = 1_795_132_800_000;
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 86_400_000;
 
 /// A folder with these rows, and a reader of it.
-pub fn ledger(rows: &[days::Row]) -> (TempDir, Reader) {
+fn ledger(rows: &[days::Row]) -> (TempDir, Reader) {
     let folder = tempfile::tempdir().unwrap();
     days::write(folder.path(), rows);
     let reader = Reader::patient(files(&folder));

@@ -1,6 +1,7 @@
 //! What tests that start the real server share: the server itself, its API, foreign programs, raw sockets.
 #![allow(dead_code, reason = "each test target uses its part")]
 
+pub mod back_end;
 pub mod calm;
 pub mod hand;
 pub mod peers;
@@ -68,28 +69,44 @@ impl Server {
         }
         write!(config, "[shard]\n{shard}\n[admission]\n{admission}\n[api]\nlisten = \"{api}\"\nrate = 100000\n{rest}")
             .unwrap();
-        let path = dir.path().join("sluicegate.toml");
-        std::fs::write(&path, &config).unwrap();
-        let log = std::fs::File::create(dir.path().join("server.log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
-            .arg("run")
-            .arg("-c")
-            .arg(&path)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(errors.unwrap_or_else(|| log.into()))
-            .spawn()
-            .expect("the server starts");
+        std::fs::write(dir.path().join("sluicegate.toml"), &config).unwrap();
+        let child = spawn(dir.path(), errors);
         let mut server = Self { child, rtmp, api, dir };
+        server.wait_until_ready();
+        server
+    }
+
+    fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + PATIENCE;
-        while server.get("/readyz").0 != 200 {
-            if let Some(status) = server.child.try_wait().unwrap() {
-                panic!("the server ended with {status}:\n{}\nwith\n{config}", server.log());
+        while self.get("/readyz").0 != 200 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                let config = std::fs::read_to_string(self.config_path()).unwrap();
+                panic!("the server ended with {status}:\n{}\nwith\n{config}", self.log());
             }
-            assert!(Instant::now() < deadline, "the server is not ready:\n{}", server.log());
+            assert!(Instant::now() < deadline, "the server is not ready:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
-        server
+    }
+
+    /// Ends the process without a word, as a power failure would.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts the server anew with the same configuration, ports and folder, after it has ended. Returns how long it took
+    /// until it was ready.
+    pub fn start_again(&mut self) -> Duration {
+        assert!(self.child.try_wait().unwrap().is_some(), "the server still runs");
+        let began = Instant::now();
+        self.child = spawn(self.dir.path(), None);
+        self.wait_until_ready();
+        began.elapsed()
+    }
+
+    /// A folder for its ledger, as `[ledger]` names it.
+    pub fn ledger_of(dir: &tempfile::TempDir) -> String {
+        format!("[ledger]\ndirectory = \"{}\"\n", dir.path().join("ledger").display())
     }
 
     /// The address to publish to or play from.
@@ -323,6 +340,20 @@ impl Server {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+/// Runs the server of a folder; its log there grows.
+fn spawn(dir: &std::path::Path, errors: Option<Stdio>) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(dir.join("server.log")).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_sluicegate"))
+        .arg("run")
+        .arg("-c")
+        .arg(dir.join("sluicegate.toml"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(errors.unwrap_or_else(|| log.into()))
+        .spawn()
+        .expect("the server starts")
 }
 
 /// The metrics of one moment.

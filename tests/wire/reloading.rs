@@ -104,8 +104,9 @@ fn limits_times_tokens_and_the_log_obey_a_reload() {
     edit(&server, "level = \"info\"", "level = \"debug\"");
     edit(&server, "unauthenticated_per_ip = 0", "unauthenticated_per_ip = 2");
     let answer = reload(&server);
-    let keys = ["log.level", "rtmp.command_rate", "sessions.play_wait", "shard.unauthenticated_per_ip"];
-    assert_eq!((&answer["changed"], &answer["pending"]), (&json!(keys), &json!([])), "{answer:#}");
+    let keys = ["log.level", "rtmp.command_rate", "sessions.play_wait"];
+    let pending = ["shard.unauthenticated_per_ip"];
+    assert_eq!((&answer["changed"], &answer["pending"]), (&json!(keys), &json!(pending)), "{answer:#}");
 
     // A connection that was there keeps its command rate, a new one has the new.
     let mut old = old;
@@ -122,13 +123,6 @@ fn limits_times_tokens_and_the_log_obey_a_reload() {
     drop(new);
     drop(old);
     server.settle();
-    // Strangers beyond the second of one address.
-    eventually("the strangers are gone", || server.shards("unauthenticated") == 0);
-    let strangers: Vec<Hand> = (0..8).map(|_| Hand::open(server.rtmp)).collect();
-    eventually("some are refused", || server.metrics().sum("sluicegate_refused_total", "") > 0);
-    drop(strangers);
-    server.settle();
-    eventually("the strangers are gone", || server.shards("unauthenticated") == 0);
     // The log says what it did not before.
     assert!(server.log().lines().any(|line| line.contains("ev=reloaded") && line.contains("log.level")));
     let _publisher = Raw::publish(server.rtmp, "live", "told").start();

@@ -33,6 +33,23 @@ fn two_shards_both_serve_players_of_one_stream() {
 }
 
 #[test]
+fn who_joins_in_the_resume_window_sees_the_stream_end_on_every_shard() {
+    let server = Server::start("[shard]\ncount = 2\n[stream]\nresume_window = \"1s\"");
+    let mut publisher = Raw::publish(server.rtmp, "live", "late").start();
+    for number in 0..30 {
+        publisher.send_picture(number);
+    }
+    server.wait_for_sessions("kind=publish&state=running", 1);
+    drop(publisher);
+    server.wait_for_sessions("kind=publish", 0);
+    let mut players: Vec<Raw> = (0..8).map(|_| Raw::play(server.rtmp, "live", "late").start()).collect();
+    for player in &mut players {
+        assert!(player.pump_until(PATIENCE, |it| it.ended), "the stream does not end for {}", player.local());
+        assert!(player.messages.iter().any(|message| message.type_id == 9), "it got nothing of what is kept");
+    }
+}
+
+#[test]
 fn viewers_follow_a_publisher_that_comes_back_on_another_shard() {
     let server = Server::start("[shard]\ncount = 2\n[stream]\nresume_window = \"10s\"");
     let mut players: Vec<Raw> = (0..8).map(|_| Raw::play(server.rtmp, "live", "moves").start()).collect();

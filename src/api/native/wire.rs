@@ -1,5 +1,6 @@
 //! What answers look like. Inner types are not wire types: this is where the one becomes the other.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -43,6 +44,8 @@ pub struct Session {
     pub tc_url: Option<String>,
     /// Who the peer is, as admission said.
     pub user: Option<String>,
+    /// What a token or a back end said of it.
+    pub labels: BTreeMap<String, String>,
     /// The query string of app and stream; values that may be secrets read `***`.
     pub query: Option<String>,
     /// First contact.
@@ -197,6 +200,7 @@ impl Session {
             referrer: facts.referrer.as_deref().map(mask_url),
             tc_url: facts.tc_url.as_deref().map(mask_url),
             user: text(&facts.user),
+            labels: facts.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             query: facts.query.as_deref().map(mask_query),
             opened_at: rfc3339(Duration::from_millis(facts.opened_unix_ms)),
             started_at: row.started_at.map(|at| rfc3339(wall.since_epoch(at))),

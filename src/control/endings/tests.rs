@@ -147,6 +147,26 @@ fn every_shard_knows_the_bans_before_any_session_is_closed() {
 }
 
 #[test]
+fn a_ban_of_a_peer_that_is_not_here_is_over_when_every_shard_knows_it() {
+    let mut desk = Desk::new();
+    desk.open(1, 0, Kind::Play, "live/a", "192.0.2.1:1");
+    let (reply, mut answer) = oneshot::channel();
+    let whom = Whom { address: "192.0.2.7".parse().unwrap(), kind: None, key: None };
+    let ban = Ban { whom, until: desk.now + Duration::from_mins(1) };
+    let shards = [ShardId(0), ShardId(1)];
+    desk.endings.ban(desk.now, &desk.view, &shards, ban, reply, &mut desk.ids, &mut desk.out);
+    let bans = desk.bans();
+    assert_eq!(bans.len(), 2);
+    for (_, order, _) in bans {
+        assert!(answer.try_recv().is_err(), "a shard does not know it yet");
+        desk.done(order, 1);
+    }
+    let outcome = answer.try_recv().unwrap().unwrap();
+    assert_eq!((outcome.banned, outcome.matched, outcome.closed), (1, 0, 0));
+    assert!(desk.closes().is_empty());
+}
+
+#[test]
 fn a_banned_peer_that_slipped_in_meanwhile_is_closed_too() {
     let mut desk = Desk::new();
     desk.open(1, 0, Kind::Play, "live/a", "192.0.2.1:1");

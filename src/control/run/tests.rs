@@ -210,6 +210,7 @@ fn events_are_read_in_order_and_a_consumer_resumes() {
         let player = session(1, 0, Kind::Play);
         handle.set_ready(Instant::now()).await;
         handle.set_ready(Instant::now()).await;
+        until(&handle, |_| handle.events_recorded() == 1).await;
         wires.tell(0, change(&player, What::Opened));
         wires.tell(0, change(&player, What::Started));
         let mut numbers = Vec::new();
@@ -298,6 +299,8 @@ fn new_rules_are_in_force_when_every_shard_has_said_so() {
     beside_control(100, |handle, wires| async move {
         let mut rules = Rules::default();
         rules.admission.duplicate_publish = DuplicatePublish::Reject;
+        rules.admission.publish = crate::admission::Access::Open;
+        rules.gate = Arc::new(crate::admission::Gate::new(&rules.admission, &[]));
         let asked = tokio::task::spawn_local({
             let (handle, rules) = (handle.clone(), Arc::new(rules));
             async move { handle.configure(rules).await }

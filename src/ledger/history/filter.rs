@@ -115,7 +115,7 @@ mod tests {
         let read: Vec<String> = readings("v/a/s", 32).unwrap().iter().map(text).collect();
         assert_eq!(
             read,
-            [r#"None None v/a/s"#, r#"None Some("v") a/s"#, r#"None Some("v/a") s"#, r#"Some("v") Some("a") s"#,]
+            ["None None v/a/s", r#"None Some("v") a/s"#, r#"None Some("v/a") s"#, r#"Some("v") Some("a") s"#,]
         );
         assert_eq!(readings(&"a/".repeat(500), 32), None);
         for reading in readings("a/b/c/d", 32).unwrap() {

@@ -6,6 +6,7 @@
 pub(super) const SKEW_MS: u64 = 15 * 60_000;
 
 /// The times of a session.
+#[allow(clippy::struct_field_names)] // The unit comes last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Life {
     pub(super) opened_ms: u64,

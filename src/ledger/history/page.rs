@@ -54,6 +54,6 @@ impl Reader {
     /// # Errors
     /// When a file cannot be read, or cannot be read in time.
     pub fn session(&self, id: SessionId) -> Result<Option<Record>, Error> {
-        self.look_up(id.as_u128(), WIDE, |sight| sight.record())
+        self.look_up(id.as_u128())
     }
 }

@@ -172,3 +172,43 @@ fn uri(path: &Path) -> String {
 pub(super) fn failed(file: FileKey, error: &rusqlite::Error) -> Error {
     Error::File { file: file.file_name(), message: error.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
+
+    use super::*;
+    use crate::ledger::Day;
+
+    /// A statement that would run for ever.
+    const ENDLESS: &str =
+        "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT count(*) FROM n WHERE n < 0";
+
+    fn patience(until: Option<Instant>, left: bool) -> Arc<Patience> {
+        Arc::new(Patience { within: Duration::from_secs(30), until, left: AtomicBool::new(left) })
+    }
+
+    #[test]
+    fn a_statement_ends_with_the_patience_for_it_and_the_connection_is_good_for_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = FileKey::first(Day(20_000));
+        let writer = Connection::open(file.path(folder.path())).unwrap();
+        writer.execute_batch(include_str!("../schema.sql")).unwrap();
+        let pool = Pool::new(Arc::new(Files::offline(folder.path())));
+        let gone = patience(None, false);
+        let late = patience(Some(Instant::now() + Duration::from_millis(20)), false);
+        for (patience, expected) in [(gone, Error::GivenUp), (late, Error::TooLong(Duration::from_secs(30)))] {
+            let lease = pool.lease(file, &patience).unwrap().unwrap();
+            if expected == Error::GivenUp {
+                patience.left.store(true, Ordering::Relaxed);
+            }
+            let error = lease.query_row(ENDLESS, [], |row| row.get::<_, i64>(0)).unwrap_err();
+            assert_eq!(error.sqlite_error_code(), Some(ErrorCode::OperationInterrupted));
+            assert_eq!(patience.check(), Err(expected));
+        }
+        let lease = pool.lease(file, &patience(None, false)).unwrap().unwrap();
+        assert_eq!(lease.query_row("SELECT count(*) FROM session", [], |row| row.get::<_, i64>(0)), Ok(0));
+        assert!(pool.idle.lock().unwrap().is_empty(), "the one connection was used again");
+    }
+}

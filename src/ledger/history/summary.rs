@@ -142,7 +142,7 @@ impl Reader {
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        gathered.finish()
+        Ok(gathered.finish())
     }
 }
 
@@ -297,7 +297,7 @@ impl<'a> Gathered<'a> {
         Ok(Some(group))
     }
 
-    fn finish(mut self) -> Result<Summary, Error> {
+    fn finish(mut self) -> Summary {
         let (groups, step) = (&mut self.groups, self.step);
         self.arrivals.finish(&mut |span, group| arrive(groups, step, span, group));
         for gathering in groups {
@@ -329,7 +329,7 @@ impl<'a> Gathered<'a> {
         let rest = all.split_off(all.len().min(self.query.limit));
         let other = (!rest.is_empty())
             .then(|| (rest.len(), rest.iter().fold(Sums::default(), |sum, group| sum.plus(&group.sums))));
-        Ok(Summary { total, groups: all, other, running: self.running })
+        Summary { total, groups: all, other, running: self.running }
     }
 }
 

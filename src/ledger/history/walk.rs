@@ -19,7 +19,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Rows, params
 use crate::ledger::history::filter::{Reading, readings};
 use crate::ledger::history::life::SKEW_MS;
 use crate::ledger::history::pool::{Lease, failed};
-use crate::ledger::history::row::{Sight, is_on};
+use crate::ledger::history::row::{Record, Sight, WIDE, is_on};
 use crate::ledger::history::{Error, Filter, Reader};
 use crate::ledger::{Day, FileKey};
 
@@ -128,21 +128,19 @@ impl Reader {
         Ok(())
     }
 
-    /// The row with this id, from whichever file has it.
-    pub(super) fn look_up<T>(
-        &self,
-        id: u128,
-        columns: &str,
-        read: impl FnOnce(&Sight<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Option<T>, Error> {
+    /// The session with this id, from the last of its day's files that has it.
+    pub(super) fn look_up(&self, id: u128) -> Result<Option<Record>, Error> {
         let day = Day::of_unix_ms(u64::try_from(id >> 80).unwrap_or(0));
         let files = self.pool.list();
         for file in files.into_iter().rev().filter(|file| file.day == day) {
             let Some(lease) = self.pool.lease(file, &self.patience)? else { continue };
-            let mut statement = lease.prepare_cached(&sql::one(columns)).map_err(|error| self.wrong(file, &error))?;
-            let mut rows = statement.query([blob(id)]).map_err(|error| self.wrong(file, &error))?;
-            if let Some(row) = rows.next().map_err(|error| self.wrong(file, &error))? {
-                return read(&Sight(row)).map(Some).map_err(|error| self.wrong(file, &error));
+            let read = || {
+                let mut statement = lease.prepare_cached(&sql::one(WIDE))?;
+                statement.query_row([blob(id)], |row| Sight(row).record()).optional()
+            };
+            let found = read().map_err(|error| self.wrong(file, &error))?;
+            if found.is_some() {
+                return Ok(found);
             }
         }
         Ok(None)
@@ -471,7 +469,7 @@ mod sql {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::history::row::{NARROW, WIDE};
+    use crate::ledger::history::row::NARROW;
 
     /// How SQLite goes about it, one line for each step.
     fn plan(file: &Connection, text: &str) -> String {

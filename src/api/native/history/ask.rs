@@ -166,9 +166,9 @@ fn remote(given: &RemoteMatch) -> Remote {
 fn reasons(text: &str) -> Result<Vec<Reason>, Problem> {
     let mut found = Vec::new();
     for name in text.split(',') {
-        let named = Reason::ALL.iter().find(|reason| reason.as_str() == name);
-        let names = || Reason::ALL.iter().map(|reason| reason.as_str());
-        found.push(*named.ok_or_else(|| Problem::parameter("reason", unknown(name, names())))?);
+        let reason = Reason::ALL.iter().find(|reason| reason.as_str() == name);
+        let all = || Reason::ALL.iter().map(|reason| reason.as_str());
+        found.push(*reason.ok_or_else(|| Problem::parameter("reason", unknown(name, all())))?);
         if found.len() > REASONS_MAX {
             return Err(Problem::parameter("reason", format!("more than {REASONS_MAX} reasons")));
         }
@@ -187,9 +187,9 @@ const FIELDS: [(&str, Field); 8] = [
     ("reason", Field::Reason),
 ];
 
-pub(super) fn group_by(text: Option<String>) -> Result<Vec<Field>, Problem> {
+pub(super) fn group_by(text: Option<&str>) -> Result<Vec<Field>, Problem> {
     let mut found = Vec::new();
-    for name in text.iter().flat_map(|text| text.split(',')) {
+    for name in text.into_iter().flat_map(|text| text.split(',')) {
         let field = one_of("group_by", &FIELDS, name)?;
         if found.contains(&field) {
             return Err(Problem::parameter("group_by", format!("`{name}` is there twice")));

@@ -69,7 +69,7 @@ pub(crate) async fn one(State(api): State<Shared>, uri: Uri, RawQuery(query): Ra
 pub(crate) async fn summary(State(api): State<Shared>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let mut params = Params::parse(query.as_deref(), &[&HISTORY_FIELDS, &["group_by", "every", "order", "limit"]])?;
     let limit = page::limit(params.take("limit"))?;
-    let group_by = ask::group_by(params.take("group_by"))?;
+    let group_by = ask::group_by(params.take("group_by").as_deref())?;
     let every = ask::every(params.take("every"))?;
     let order = ask::order(params.take("order"))?;
     let filter = ask::filter(&mut params)?;
@@ -96,7 +96,7 @@ pub(crate) async fn timeline(State(api): State<Shared>, RawQuery(query): RawQuer
     let bucket_ms = bucket_ms.unwrap_or_else(|| ask::bucket_for(to_ms.saturating_sub(from_ms)));
     let answer = ledger(&api)?.ask(Work::Scan, move |reader| {
         let query = TimelineQuery { filter, from_ms, to_ms, bucket_ms, now_ms };
-        Ok(json(&HistoryTimeline::new(&query, reader.timeline(&query)?)))
+        Ok(json(&HistoryTimeline::new(&query, &reader.timeline(&query)?)))
     });
     Ok(answer.await?)
 }

@@ -353,7 +353,7 @@ impl From<&Sums> for HistorySums {
 }
 
 impl HistoryTimeline {
-    pub(super) fn new(query: &TimelineQuery, line: Timeline) -> Self {
+    pub(super) fn new(query: &TimelineQuery, line: &Timeline) -> Self {
         Self {
             from: moment(query.from_ms),
             to: moment(query.to_ms.max(query.from_ms)),

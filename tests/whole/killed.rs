@@ -1,0 +1,225 @@
+//! The process is killed while they publish and watch: what is on record afterwards, and who hears of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::back_end::BackEnd;
+use crate::support::raw::Raw;
+use crate::support::{Server, eventually};
+
+fn server(dir: &tempfile::TempDir, back_end: &BackEnd, rest: &str) -> Server {
+    Server::start(&format!(
+        "{}checkpoint_every = \"1s\"\n{}{rest}",
+        Server::ledger_of(dir),
+        back_end.tell("events = [\"session.*\"]")
+    ))
+}
+
+/// One publisher and some players, who go on for a while.
+struct Show {
+    publisher: Raw,
+    players: Vec<Raw>,
+    sent: u64,
+}
+
+impl Show {
+    fn start(server: &Server, players: usize) -> Self {
+        let publisher = Raw::publish(server.rtmp, "live", "killed").start();
+        let players = (0..players).map(|_| Raw::play(server.rtmp, "live", "killed").start()).collect();
+        let mut show = Self { publisher, players, sent: 0 };
+        show.go_on(Duration::ZERO);
+        server.wait_for_sessions("state=running", show.players.len() + 1);
+        show
+    }
+
+    fn go_on(&mut self, time: Duration) {
+        let until = std::time::Instant::now() + time;
+        loop {
+            self.publisher.send_picture(self.sent);
+            self.sent += 1;
+            for player in &mut self.players {
+                player.pump_until(Duration::from_millis(2), |_| false);
+            }
+            if std::time::Instant::now() >= until {
+                return;
+            }
+        }
+    }
+}
+
+fn history(server: &Server) -> BTreeMap<String, Value> {
+    let (status, page) = server.get("/v1/history/sessions?limit=1000");
+    assert_eq!(status, 200, "{page}");
+    let sessions = page["sessions"].as_array().unwrap().iter();
+    sessions.map(|it| (it["id"].as_str().unwrap().to_owned(), it.clone())).collect()
+}
+
+/// Everything that ran when it was killed is closed as such, with bytes of at least `at_least`.
+fn assert_crashed(server: &Server, back_end: &BackEnd, at_least: &BTreeMap<String, u64>) {
+    back_end.wait_for_ends(at_least.len());
+    server.settle();
+    let told = back_end.assert_whole();
+    let on_record = history(server);
+    for (id, bytes) in at_least {
+        let closed = told[id].last().unwrap();
+        assert_eq!((&closed["reason"], &closed["recovered"]), (&"server_crash".into(), &true.into()), "{closed:#}");
+        let row = &on_record[id];
+        assert_eq!((&row["state"], &row["reason"]), (&"closed".into(), &"server_crash".into()), "{row:#}");
+        for (ours, theirs) in [("rx", "rx_bytes"), ("tx", "tx_bytes")] {
+            assert_eq!(row["bytes"][ours], closed["counters"][theirs], "{row:#} {closed:#}");
+        }
+        let sum = row["bytes"]["rx"].as_u64().unwrap() + row["bytes"]["tx"].as_u64().unwrap();
+        assert!(sum >= *bytes, "{sum} bytes on record, {bytes} were seen at the last checkpoint but one: {row:#}");
+    }
+}
+
+#[test]
+fn who_was_there_when_the_process_was_killed_is_closed_told_once_and_on_record() {
+    let (back_end, dir) = (BackEnd::start(), tempfile::tempdir().unwrap());
+    let mut server = server(&dir, &back_end, "");
+    // One that is over before: it stays as it was.
+    let gone = Raw::publish(server.rtmp, "live", "gone").start();
+    drop(gone);
+    back_end.wait_for_ends(1);
+    let mut show = Show::start(&server, 5);
+    show.go_on(Duration::from_millis(300));
+    let seen: BTreeMap<String, u64> = server
+        .sessions("")
+        .iter()
+        .map(|it| {
+            let bytes = it["bytes"]["rx"].as_u64().unwrap() + it["bytes"]["tx"].as_u64().unwrap();
+            (it["id"].as_str().unwrap().to_owned(), bytes)
+        })
+        .collect();
+    assert_eq!(seen.len(), 6);
+    // A report, a checkpoint and a commit later it is on record.
+    show.go_on(Duration::from_millis(1_800));
+    let ban = json!({"address": "192.0.2.1", "ban_for": "1h"});
+    assert_eq!(server.call("POST", "/v1/bans", Some(&ban)).0, 200);
+    let before = server.get("/v1/bans").1["bans"].clone();
+    // The ban is committed as events are: what was told after it is behind it.
+    let last = Raw::publish(server.rtmp, "live", "last").start();
+    drop(last);
+    back_end.wait_for_ends(2);
+    server.kill();
+
+    server.start_again();
+    back_end.wait_for_ends(8);
+    assert_crashed(&server, &back_end, &seen);
+    assert_eq!(history(&server).len(), 8);
+    let after = server.get("/v1/bans").1["bans"].clone();
+    assert_eq!((&after[0]["id"], &after[0]["address"]), (&before[0]["id"], &before[0]["address"]), "{after:#}");
+    // What players counted is at least what is on record of them.
+    let on_record = history(&server);
+    for player in &show.players {
+        let row = on_record.values().find(|it| it["remote"] == player.local().to_string()).unwrap();
+        assert!(row["bytes"]["tx"].as_u64() <= Some(player.received), "{row:#}");
+    }
+    // A second start finds nothing more to close.
+    server.kill();
+    server.start_again();
+    server.settle();
+    back_end.assert_whole();
+    assert_eq!(back_end.told_of("session.closed").len(), 8);
+    assert_eq!(history(&server).len(), 8);
+}
+
+#[test]
+fn what_a_dead_receiver_missed_before_the_kill_it_hears_after() {
+    let (back_end, dir) = (BackEnd::start(), tempfile::tempdir().unwrap());
+    let mut server = server(&dir, &back_end, "");
+    back_end.go_down();
+    let mut show = Show::start(&server, 3);
+    for _ in 0..3 {
+        drop(Raw::publish(server.rtmp, "live", "passing").start());
+        server.wait_for_sessions("stream=passing", 0);
+    }
+    show.go_on(Duration::from_millis(500));
+    server.kill();
+    server.start_again();
+    back_end.go_up();
+    let ended = back_end.wait_for_ends(7);
+    server.settle();
+    back_end.assert_whole();
+    let crashed = ended.iter().filter(|it| it["recovered"] == true).count();
+    assert_eq!((ended.len(), crashed), (7, 4));
+}
+
+#[test]
+fn a_kill_during_the_drain_loses_nobody() {
+    let (back_end, dir) = (BackEnd::start(), tempfile::tempdir().unwrap());
+    let mut server = server(&dir, &back_end, "[shard]\ndrain_timeout = \"4s\"\n");
+    let mut show = Show::start(&server, 8);
+    server.signal(libc::SIGTERM);
+    eventually("some have gone", || {
+        show.go_on(Duration::ZERO);
+        show.players.iter().filter(|it| it.closed).count() > 1
+    });
+    server.kill();
+    server.start_again();
+    let ended = back_end.wait_for_ends(9);
+    server.settle();
+    back_end.assert_whole();
+    let count = |reason: &str| ended.iter().filter(|it| it["reason"] == reason).count();
+    assert_eq!(count("drain") + count("server_crash"), 9, "{ended:#?}");
+    assert!(count("server_crash") > 0, "none was left");
+    assert!(ended.iter().all(|it| (it["reason"] == "server_crash") == (it["recovered"] == true)), "{ended:#?}");
+    assert_eq!(history(&server).len(), 9);
+}
+
+#[test]
+fn kills_at_any_moment_of_comings_and_goings_leave_no_start_without_its_stop() {
+    let (back_end, dir) = (BackEnd::start(), tempfile::tempdir().unwrap());
+    back_end.fail_every(5);
+    let mut server = server(&dir, &back_end, "");
+    for round in 0..4 {
+        let (rtmp, stop) = (server.rtmp, std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)));
+        let until = std::sync::Arc::clone(&stop);
+        let comings = std::thread::spawn(move || {
+            let mut number = 0;
+            while !until.load(std::sync::atomic::Ordering::Relaxed) {
+                number += 1;
+                if std::net::TcpStream::connect(rtmp).is_err() {
+                    return;
+                }
+                let mut raw = Raw::publish(rtmp, "live", &format!("comes-{round}-{number}"));
+                raw.pump_until(Duration::from_millis(100), |it| it.started);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        // Not on the beat of anything.
+        std::thread::sleep(Duration::from_millis(170 + 97 * round));
+        server.kill();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let _ = comings.join();
+        server.start_again();
+    }
+    // Whoever came in the last life is gone too; every start that was told has its stop.
+    eventually("all is told", || {
+        let opened = back_end.told_of("session.opened").len();
+        opened > 0 && opened == back_end.told_of("session.closed").len() && opened == history(&server).len()
+    });
+    back_end.assert_whole();
+    assert!(history(&server).values().all(|it| it["state"] == "closed"));
+}
+
+#[test]
+fn sums_outlive_the_process() {
+    let (back_end, dir) = (BackEnd::start(), tempfile::tempdir().unwrap());
+    let mut server = server(&dir, &back_end, "");
+    let mut show = Show::start(&server, 2);
+    show.go_on(Duration::from_millis(100));
+    drop(show);
+    server.wait_for_sessions("", 0);
+    back_end.wait_for_ends(3);
+    let sums = |server: &Server| server.get("/v1/history/summary").1["total"]["sums"].clone();
+    let finished = |server: &Server| server.get("/v1/summary").1["collectors"]["rtmp"]["finished"].clone();
+    let before = (sums(&server), finished(&server));
+    assert_eq!((&before.0["sessions"], &before.1["sessions"]), (&3.into(), &3.into()), "{before:#?}");
+    assert!(before.1["bytes"]["tx"].as_u64().unwrap() > 0, "{before:#?}");
+    server.kill();
+    server.start_again();
+    assert_eq!((sums(&server), finished(&server)), before);
+}

@@ -1,0 +1,15 @@
+//! The whole server with back ends, receivers, a ledger and real peers: who may, who is told, and what is on record.
+#![allow(clippy::pedantic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod admitted;
+mod banned;
+mod failing_back_end;
+mod killed;
+mod limited;
+mod looked_up;
+mod tokens;
+mod told;
+mod unrecorded;
