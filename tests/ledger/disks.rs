@@ -377,10 +377,10 @@ fn fa_13_a_start_on_a_full_disk_recovers_when_there_is_room() {
 #[test]
 fn fa_13_a_start_on_a_disk_that_is_really_full() {
     let Some(small) = tmpfs() else { return };
-    crash_into(&small.path, 400);
+    crash_into(&small.path, 200);
     let ballast = small.path.join("ballast");
     fill(&ballast);
-    starts_on_a_full_disk(&small.path, 400, None, || std::fs::remove_file(&ballast).unwrap());
+    starts_on_a_full_disk(&small.path, 200, None, || std::fs::remove_file(&ballast).unwrap());
 }
 
 #[test]
