@@ -242,8 +242,7 @@ mod tests {
 
     #[test]
     fn fa_13_how_the_ledger_is_comes_ahead_of_what_waits_for_it_and_once() {
-        let ledger =
-            |is_ok| Event::Server(ServerEvent { at: Instant::now(), what: ServerWhat::Ledger(is_ok) });
+        let ledger = |is_ok| Event::Server(ServerEvent { at: Instant::now(), what: ServerWhat::Ledger(is_ok) });
         let mut bus = Bus::new(8);
         bus.tell_to(0);
         let mut cursor = bus.subscribe();
@@ -257,7 +256,11 @@ mod tests {
         assert_eq!(drain(&bus, &mut cursor), (vec![4], 0));
         bus.tell_to(4);
         assert_eq!(drain(&bus, &mut cursor), (vec![1, 3], 0));
-        assert_eq!(drain(&bus, &mut bus.resume(0)), (vec![1, 2, 3, 4], 0), "it has its place in the order all the same");
+        assert_eq!(
+            drain(&bus, &mut bus.resume(0)),
+            (vec![1, 2, 3, 4], 0),
+            "it has its place in the order all the same"
+        );
     }
 
     #[test]

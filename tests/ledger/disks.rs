@@ -491,7 +491,8 @@ fn what_waits_for_each_sink_is_told_in_the_status() {
     let expected = |bed: &Bed| bed.outbox().iter().map(|row| row.body.len() as u64).sum::<u64>();
     life(&mut bed, 0);
     bed.settle();
-    let spools = |bed: &Bed| bed.status().spools.iter().map(|(sink, bytes)| (sink.to_string(), *bytes)).collect::<Vec<_>>();
+    let spools =
+        |bed: &Bed| bed.status().spools.iter().map(|(sink, bytes)| (sink.to_string(), *bytes)).collect::<Vec<_>>();
     assert_eq!(spools(&bed), [(SINK.to_owned(), expected(&bed))]);
     bed.stop();
     let bed = Bed::new(&settings(folder.path()));
