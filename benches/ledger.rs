@@ -66,11 +66,13 @@ impl Server {
         let start = Instant::now();
         let wall = WallAnchor::at(start, Duration::from_millis(NOON_MS));
         let mut opened = sluicegate::ledger::open(&settings, wall, start).unwrap();
+        let cpu = own_cpu();
         let recovered = opened.recover(&mut |change| vec![tell(change)]).unwrap();
         if recovered.sessions > 0 {
             let took = start.elapsed();
+            let cpu = own_cpu() - cpu;
             println!(
-                "recovery: {} sessions closed in {:?}; open to ready {took:?}",
+                "recovery: {} sessions closed in {:?}, {cpu:.2} s of CPU; open to ready {took:?}",
                 recovered.sessions, recovered.took
             );
         }
@@ -106,6 +108,13 @@ fn writer_cpu() -> f64 {
         (name.trim() == "ledger").then(|| fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap())
     });
     ticks.unwrap_or(0.0) / 100.0
+}
+
+/// CPU seconds of this thread so far.
+fn own_cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
 
 fn measure(what: &str, records: u64, work: impl FnOnce()) {

@@ -43,6 +43,10 @@ pub struct Closed {
 impl Record {
     /// A session of which nothing is on record.
     pub fn new(facts: &Arc<Facts>, file: FileKey) -> Self {
+        Self::with_prefix(facts, file, prefix(facts))
+    }
+
+    fn with_prefix(facts: &Arc<Facts>, file: FileKey, prefix: Hasher) -> Self {
         Self {
             facts: Arc::clone(facts),
             file,
@@ -52,7 +56,7 @@ impl Record {
             closed: None,
             seq: 0,
             counters: Counters::default(),
-            prefix: prefix(facts),
+            prefix,
             is_written: false,
         }
     }
@@ -250,12 +254,14 @@ pub fn read_open(row: &Row<'_>, file: FileKey, wall: &Clock) -> rusqlite::Result
         let id = id.map_or_else(|| "unknown".to_owned(), |id| id.to_string());
         Ok(Err(Damaged { what: format!("session {id}: {what}") }))
     };
-    if !row_is_whole(row, SESSION_COLUMNS)? {
+    // Whoever changes the row needs the checksum as far as the facts, which is on the way to that of the whole.
+    let prefix = hash_columns(Hasher::new(), row, 0..FACTS_COLUMNS)?;
+    if !is_crc(row, SESSION_COLUMNS, hash_columns(prefix.clone(), row, FACTS_COLUMNS..SESSION_COLUMNS)?)? {
         return damaged("its checksum differs");
     }
     match facts(row, wall) {
         Some(facts) => {
-            let mut record = Record::new(&Arc::new(facts), file);
+            let mut record = Record::with_prefix(&Arc::new(facts), file, prefix);
             record.authorized_ms = millis(row, 19);
             record.started_ms = millis(row, 20);
             record.updated_ms = millis(row, 21).unwrap_or(record.updated_ms);
@@ -340,11 +346,18 @@ fn facts(row: &Row<'_>, wall: &Clock) -> Option<Facts> {
 
 /// Whether a row is what was written: its last column is the checksum of the `columns` before it.
 pub fn row_is_whole(row: &Row<'_>, columns: usize) -> rusqlite::Result<bool> {
-    let mut crc = Hasher::new();
-    for index in 0..columns {
+    is_crc(row, columns, hash_columns(Hasher::new(), row, 0..columns)?)
+}
+
+fn hash_columns(mut crc: Hasher, row: &Row<'_>, columns: std::ops::Range<usize>) -> rusqlite::Result<Hasher> {
+    for index in columns {
         hash_value(&mut crc, row.get_ref(index)?);
     }
-    Ok(matches!(row.get_ref(columns)?, ValueRef::Integer(found) if found == i64::from(crc.finalize())))
+    Ok(crc)
+}
+
+fn is_crc(row: &Row<'_>, column: usize, crc: Hasher) -> rusqlite::Result<bool> {
+    Ok(matches!(row.get_ref(column)?, ValueRef::Integer(found) if found == i64::from(crc.finalize())))
 }
 
 /// The checksum of values in the order of their columns.
@@ -469,6 +482,9 @@ fn labels_of(text: &str) -> Option<Labels> {
     }
     serde_json::from_str::<Pairs>(text).ok().map(|pairs| pairs.0.into())
 }
+
+/// How many columns of a session's row are its facts; they come first.
+const FACTS_COLUMNS: usize = 19;
 
 /// How many columns of a session's row come before its checksum.
 pub const SESSION_COLUMNS: usize = 37;
