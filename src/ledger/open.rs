@@ -324,6 +324,7 @@ impl Opened {
         loop {
             let Some(file) = self.store.open.get_mut(&key) else { return Ok(()) };
             let found = open_sessions(&file.connection, key, &mut after, &self.clock).map_err(database)?;
+            file.at_start(!found.is_empty()).map_err(database)?;
             if found.is_empty() {
                 return Ok(());
             }

@@ -31,6 +31,11 @@ pub const LOCK_FILE: &str = "lock";
 use crate::ledger::DAY_SCHEMA;
 const STATE_SCHEMA: &str = include_str!("state.sql");
 
+/// Pages of a log after which a commit flows over into the file itself.
+const LOG_PAGES: u32 = 4_000;
+/// The same while a start closes what a crash left open: the server need not wait until all is written twice.
+const LOG_PAGES_AT_START: u32 = 32_000;
+
 /// How long a statement waits for another program that holds a file. It delays records, not media.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -274,7 +279,8 @@ impl DayFile {
 
     fn read(key: FileKey, connection: Connection) -> rusqlite::Result<Self> {
         // A commit that flows over into the file itself is one in thousands of pages instead of every few.
-        connection.execute_batch("PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864")?;
+        connection.execute_batch("PRAGMA journal_size_limit = 67108864")?;
+        connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
         connection.set_prepared_statement_cache_capacity(32);
         let outbox_rows: i64 = connection.query_row("SELECT COUNT(*) FROM outbox", [], |row| row.get(0))?;
         let outbox_rows = u64::try_from(outbox_rows).unwrap_or(0);
@@ -286,6 +292,12 @@ impl DayFile {
 
     fn newest_outbox_id(&self) -> rusqlite::Result<i64> {
         self.connection.query_row("SELECT COALESCE(MAX(id), 0) FROM outbox", [], |row| row.get(0))
+    }
+
+    /// Lets the log grow during a start. The first commit after it writes the log's pages back, and nobody waits for that.
+    pub fn at_start(&self, is_start: bool) -> rusqlite::Result<()> {
+        let pages = if is_start { LOG_PAGES_AT_START } else { LOG_PAGES };
+        self.connection.pragma_update(None, "wal_autocheckpoint", pages)
     }
 
     /// Writes the sum of one collector and kind.
