@@ -436,13 +436,16 @@ impl Desk {
     }
 
     /// Obeys other rules from now on: tokens, address rules, times, hosts. Limits and the size of the cache stay as they
-    /// were at the start, because what they have counted was counted for them. Key sets are to be set anew.
+    /// were at the start, because what they have counted was counted for them. A rule whose key set comes from the same
+    /// place as that of one before, and which names the same issuer, keeps its keys; other key sets are to be set.
     ///
     /// # Errors
     /// Settings that cannot be obeyed; nothing is changed then.
     pub fn configure(&mut self, settings: &Settings, gate: Arc<Gate>) -> Result<(), SettingsError> {
         settings.check()?;
-        self.tokens = Tokens::new(settings)?;
+        let mut tokens = Tokens::new(settings)?;
+        tokens.inherit(&self.tokens);
+        self.tokens = tokens;
         self.gate = gate;
         self.waiting_max = settings.waiting_max;
         self.answer_timeout = settings.answer_timeout;
@@ -526,6 +529,10 @@ impl Desk {
             Judgement::Invalid(invalid) => {
                 if let Some(rule) = invalid.unknown_key {
                     self.key_unknown(now, rule, &facts);
+                }
+                // Nobody could tell: that is not the peer's failure.
+                if invalid.reason.reason == Reason::AuthUnavailable {
+                    return self.refuse(question, invalid.reason.into());
                 }
                 return self.fail(question, &facts, invalid.reason.into());
             }

@@ -372,7 +372,8 @@ fn ed_token(kid: Option<&str>, claims: &Value) -> String {
 fn rfc_8037_key_verifies_ed25519_from_a_set_and_from_pem() {
     let claims = json!({"exp": START_UNIX + 60, "sub": "ann"});
     let mut room_ = room(Settings { jwt: vec![with_set()], ..Settings::default() });
-    assert!(is_denied(&room_.verdict(Kind::Play, "cam", &ed_token(None, &claims)), "jwt"), "no keys yet");
+    let early = why(&room_.verdict(Kind::Play, "cam", &ed_token(None, &claims)));
+    assert_eq!(early, refused(Reason::AuthUnavailable, "key_set"), "no keys yet");
     room_.desk.set_jwks(0, &rfc_keys().to_string()).unwrap();
     assert_eq!(room_.verdict(Kind::Play, "cam", &ed_token(None, &claims)).unwrap().user.as_deref(), Some("ann"));
     assert!(room_.verdict(Kind::Play, "cam", &ed_token(Some("ed"), &claims)).is_ok());
@@ -448,6 +449,54 @@ fn a_key_set_is_replaced_and_a_broken_one_changes_nothing() {
     let ec = json!({"keys": [rfc_keys()["keys"][1]]}).to_string();
     assert_eq!(room.desk.set_jwks(0, &ec), Ok(1));
     assert!(room.verdict(Kind::Play, "cam", &ed_token(Some("ed"), &claims)).is_err());
+}
+
+/// Other settings, and the gate that goes with them.
+fn configure(room: &mut Room, jwt: Vec<JwtRule>) {
+    let settings = Settings { publish: Access::Deny, play: Access::Deny, jwt, ..Settings::default() };
+    room.desk.configure(&settings, std::sync::Arc::new(Gate::new(&settings, &[]))).unwrap();
+}
+
+#[test]
+fn a_reload_keeps_the_key_sets_of_rules_that_trust_the_same_issuer() {
+    let other = JwtRule { jwks_file: "/etc/other.json".into(), parameter: "other".into(), ..JwtRule::default() };
+    let issued = JwtRule { issuer: "login".into(), ..with_set() };
+    let mut room = room(Settings { jwt: vec![issued.clone()], ..Settings::default() });
+    room.desk.set_jwks(0, &rfc_keys().to_string()).unwrap();
+    let token = ed_token(Some("ed"), &json!({"exp": START_UNIX + 600, "iss": "login"}));
+    assert!(room.verdict(Kind::Play, "cam", &token).is_ok());
+    // The rule stands elsewhere and says more; its keys are the same.
+    configure(&mut room, vec![other.clone(), JwtRule { require_stream: true, ..issued.clone() }]);
+    assert!(is_denied(&room.verdict(Kind::Play, "cam", &token), "jwt_stream"));
+    configure(&mut room, vec![other, issued.clone()]);
+    assert!(room.verdict(Kind::Play, "cam", &token).is_ok(), "the issuer may be down meanwhile");
+    for changed in [
+        JwtRule { jwks_url: "https://elsewhere.example/keys".into(), ..issued.clone() },
+        JwtRule { issuer: "somebody".into(), ..issued.clone() },
+    ] {
+        configure(&mut room, vec![issued.clone()]);
+        room.desk.set_jwks(0, &rfc_keys().to_string()).unwrap();
+        configure(&mut room, vec![changed]);
+        let said = why(&room.verdict(Kind::Play, "cam", &token));
+        assert_eq!(said, refused(Reason::AuthUnavailable, "key_set"), "other keys are other keys");
+    }
+}
+
+#[test]
+fn limits_auth_failures_are_not_counted_while_a_key_set_has_never_been_read() {
+    let rule = JwtRule { secrets: secrets(&[SECRET]), ..with_set() };
+    let mut room = room(Settings { jwt: vec![rule], ..Settings::default() });
+    let token = ed_token(Some("ed"), &json!({"exp": START_UNIX + 600}));
+    let said = why(&room.verdict(Kind::Play, "cam", &token));
+    assert_eq!(said, refused(Reason::AuthUnavailable, "key_set"));
+    assert!(!room.notes.iter().any(|note| matches!(note, Note::AuthFailed(_))), "{:?}", room.notes);
+    // What no set can make good is wrong all the same: a secret is not in one, and this is no token.
+    let hmac = jwt(&json!({"exp": START_UNIX + 60}));
+    let hmac = format!("{}A", &hmac[..hmac.len() - 1]);
+    assert!(is_denied(&room.verdict(Kind::Play, "cam", &hmac), "jwt"));
+    assert!(is_denied(&room.verdict(Kind::Play, "cam", "token=x"), "jwt"));
+    room.desk.set_jwks(0, &rfc_keys().to_string()).unwrap();
+    assert!(room.verdict(Kind::Play, "cam", &token).is_ok());
 }
 
 #[test]
