@@ -92,6 +92,7 @@ impl Room {
             kind,
             protocol: Protocol::Rtmp,
             key: StreamKey::new(&name("default"), &name(app), &Name::stream(stream).unwrap()),
+            asked_key: None,
             remote: SocketAddr::new(address(from), 40_000),
             local: SocketAddr::from(([198, 51, 100, 1], 1935)),
             opened_at: self.now,
