@@ -160,3 +160,31 @@ fn a_ban_holds_for_who_was_given_another_stream_than_it_asked_for() {
     assert!(back.pump_until(PATIENCE, |it| it.started || it.refused.is_some()));
     assert!(back.refused.is_some() && !back.started, "it was let in by another name");
 }
+
+#[test]
+fn a_ban_holds_for_a_question_that_is_open_when_it_comes() {
+    let back_end = BackEnd::start();
+    let server = back_end.server();
+    let mut player = Raw::play(server.rtmp, "live", "given").start();
+    back_end.asked.recv_timeout(PATIENCE).unwrap();
+    server.wait_for_sessions("kind=play&user=anna", 1);
+    let mut late = Raw::play(server.rtmp, "live", "given?hold=1");
+    std::thread::scope(|scope| {
+        let pumped = scope.spawn(|| {
+            assert!(late.pump_until(PATIENCE, |it| it.started || it.refused.is_some()), "no verdict");
+        });
+        assert!(back_end.asked.recv_timeout(PATIENCE).unwrap().contains("hold=1"));
+        // Nobody knows yet that the newcomer is anna too.
+        let ask = json!({"filter": {"user": "anna"}, "ban_for": "1h"});
+        let (status, answer) = server.call("POST", "/v1/sessions/terminate", Some(&ask));
+        assert_eq!((status, &answer["closed"]), (200, &json!(1)), "{answer}");
+        back_end.let_go.send(()).unwrap();
+        pumped.join().unwrap();
+    });
+    assert!(late.refused.is_some() && !late.started, "a banned peer was let in");
+    player.drain();
+    drop(late);
+    server.wait_for_sessions("", 0);
+    let closed = server.events("session.closed");
+    assert!(closed.iter().any(|(_, it)| it["reason"] == "banned"), "{closed:#?}");
+}
