@@ -60,7 +60,7 @@ pub enum EgressScope<'a> {
 pub trait Measured {
     /// What a stream's publisher sends.
     fn stream_bps(&self, key: &StreamKey) -> u64;
-    /// What players are sent.
+    /// What players are sent. It may be as of a moment ago: whoever came since is counted by what is expected of them.
     fn egress_bps(&self, scope: EgressScope<'_>) -> u64;
 }
 

@@ -223,6 +223,7 @@ impl Control {
                 let mut view = self.shared.view();
                 more |= self.model.sweep(&mut view, now, SWEEP_BUDGET);
                 view.bans.expire(now);
+                view.forget_sums();
                 view.decisions.clone_from(self.questions.counts());
                 self.journal.checkpoint(now, &view);
                 drop(view);

@@ -304,6 +304,20 @@ fn egress_is_limited_for_a_stream_an_app_and_the_server() {
 }
 
 #[test]
+fn egress_is_summed_only_where_it_is_limited() {
+    for (limits, summed) in [
+        (Limits { sessions_per_server: 9, ..Limits::default() }, vec![]),
+        (Limits { egress_bps_per_stream: 1 << 40, ..Limits::default() }, vec!["default/live/cam"]),
+        (Limits { egress_bps_per_app: 1 << 40, ..Limits::default() }, vec!["default/live"]),
+        (Limits { egress_bps_per_server: 1 << 40, ..Limits::default() }, vec![""]),
+    ] {
+        let mut room = room(limits);
+        assert!(room.verdict(Kind::Play, "cam", "").is_ok());
+        assert_eq!(*room.rates.asked.borrow(), summed);
+    }
+}
+
+#[test]
 fn a_session_that_asks_twice_takes_one_seat() {
     let mut room = room(Limits { sessions_per_server: 1, ..Limits::default() });
     let facts = room.peer(Kind::Play, "cam", "");
