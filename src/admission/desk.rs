@@ -466,13 +466,14 @@ impl Desk {
         }
     }
 
-    /// A key set for the rule `index` of `[[admission.jwt]]`: the text of a JSON Web Key Set (RFC 7517). Keys of
-    /// families that we do not know are left out, and so are secrets. Returns how many keys it has.
+    /// A key set for the rule `index` of `[[admission.jwt]]`, read at `from`, the URL or path that the rule names: the
+    /// text of a JSON Web Key Set (RFC 7517). Keys of families that we do not know are left out, and so are secrets. Returns how many keys it has.
     ///
     /// # Errors
-    /// When the text is no key set or holds no usable key; what was there before stays.
-    pub fn set_jwks(&mut self, index: usize, text: &str) -> Result<usize, &'static str> {
-        self.tokens.set_jwks(index, text)
+    /// When the rule of that index has its key set from elsewhere by now, when the text is no key set or holds no usable
+    /// key; what was there before stays.
+    pub fn set_jwks(&mut self, index: usize, from: &str, text: &str) -> Result<usize, &'static str> {
+        self.tokens.set_jwks(index, from, text)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.

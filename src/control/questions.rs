@@ -172,9 +172,9 @@ impl Questions {
     /// Reads a key set for a token rule; see [`Desk::set_jwks`].
     ///
     /// # Errors
-    /// When the text is no key set.
-    pub fn set_jwks(&mut self, rule: usize, text: &str) -> Result<usize, &'static str> {
-        self.desk.set_jwks(rule, text)
+    /// When the rule does not read `from` there, or the text is no key set.
+    pub fn set_jwks(&mut self, rule: usize, from: &str, text: &str) -> Result<usize, &'static str> {
+        self.desk.set_jwks(rule, from, text)
     }
 
     /// What back ends are to be asked.

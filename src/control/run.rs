@@ -422,8 +422,8 @@ impl Control {
                 let view = self.shared.view();
                 self.endings.ban(now, &view, &shards, ban, reply, &mut self.orders, &mut self.out);
             }
-            Command::KeySet { rule, text, reply } => {
-                let _ = reply.send(self.questions.set_jwks(rule, &text));
+            Command::KeySet { rule, from, text, reply } => {
+                let _ = reply.send(self.questions.set_jwks(rule, &from, &text));
             }
             Command::Ready { at } => self.event(at, Event::Server(ServerEvent { at, what: ServerWhat::Ready })),
             Command::Configure { rules, reply } => {

@@ -112,9 +112,13 @@ impl Jwt {
         }
     }
 
-    pub(super) fn set_jwks(&mut self, text: &str) -> Result<usize, &'static str> {
+    pub(super) fn set_jwks(&mut self, from: &str, text: &str) -> Result<usize, &'static str> {
         if self.source.is_none() {
             return Err("the rule names no key set");
+        }
+        // The rules may have changed while the set was read: it must not verify for another issuer.
+        if self.source.as_deref() != Some(from) {
+            return Err("the rule has another key set by now");
         }
         let keys = read_jwks(text)?;
         let count = keys.len();

@@ -166,10 +166,10 @@ impl Tokens {
     /// Replaces the key set of a JWT rule; see [`crate::admission::Desk::set_jwks`].
     ///
     /// # Errors
-    /// When there is no such rule, or the text is no key set.
-    pub fn set_jwks(&mut self, index: usize, text: &str) -> Result<usize, &'static str> {
+    /// When there is no such rule, when its key set is not `from` there, or the text is no key set.
+    pub fn set_jwks(&mut self, index: usize, from: &str, text: &str) -> Result<usize, &'static str> {
         let (_, jwt) = self.jwt.get_mut(index).ok_or("there is no such rule")?;
-        jwt.set_jwks(text)
+        jwt.set_jwks(from, text)
     }
 
     /// Judges what a peer brings: keys first, then signed URLs, then JSON web tokens, each in the order of the
