@@ -703,6 +703,10 @@ impl Desk {
         if !matches!(facts.kind, Kind::Publish | Kind::Play) {
             return self.allow(question, Grant::plain(key));
         }
+        // No session at once is none: whoever says so wants nobody in, and not everybody.
+        if draft.terms.sessions_max == Some(0) {
+            return self.refuse(question, CloseReason::with(Reason::ConcurrencyLimit, "user").into());
+        }
         let claim = self.seats.claim(&facts, &key, &draft.terms, draft.token, measured);
         match self.seats.take(claim, measured) {
             Ok(claim) => self.admit(now, question, &facts, draft, claim),

@@ -117,12 +117,24 @@ fn a_user_is_counted_over_all_streams_and_the_back_ends_number_wins() {
         ("d", limited("ann", 3, AtLimit::RejectNew), Ok(())),
         ("e", limited("ann", 3, AtLimit::RejectNew), too_many("user")),
         ("f", limited("bob", 1, AtLimit::RejectNew), too_many("user")),
-        ("g", limited("bob", 0, AtLimit::RejectNew), Ok(())),
+        ("g", limited("bob", 0, AtLimit::RejectNew), too_many("user")),
+        ("h", limited("eve", 0, AtLimit::EvictOldest), too_many("user")),
+        ("i", Terms { sessions_max: Some(0), ..Terms::default() }, too_many("user")),
     ] {
         let (_, question) = named(&mut room, Kind::Play, stream, terms);
         assert_eq!(room.said(question), Some(expected), "{stream}");
         room.wait(SECOND);
     }
+}
+
+#[test]
+fn who_may_have_no_session_ends_nobody_elses() {
+    let mut room = with_hook(Limits::default());
+    named(&mut room, Kind::Play, "a", terms_of("ann"));
+    room.wait(SECOND);
+    let (_, question) = named(&mut room, Kind::Play, "b", limited("ann", 0, AtLimit::EvictOldest));
+    assert_eq!(room.said(question), Some(too_many("user")));
+    assert_eq!(room.ends, []);
 }
 
 #[test]
