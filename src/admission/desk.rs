@@ -133,6 +133,8 @@ pub struct Counts {
     pub allowed: u64,
     /// Of those, refused, by reason.
     pub refused: BTreeMap<CloseReason, u64>,
+    /// Of those, left without an answer because the session ended first.
+    pub gone: u64,
     /// Sessions ended, by reason.
     pub ended: BTreeMap<CloseReason, u64>,
     /// Questions put to back ends.
@@ -147,6 +149,14 @@ pub struct Counts {
     pub let_in: u64,
     /// Failures of back ends, by their word.
     pub failures: BTreeMap<&'static str, u64>,
+}
+
+impl Counts {
+    /// Questions that wait for their answer.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        self.questions.saturating_sub(self.allowed + self.refused.values().sum::<u64>() + self.gone)
+    }
 }
 
 /// See the module.
@@ -366,11 +376,12 @@ impl Desk {
 
     /// A session has ended, whether admitted, refused or still waiting. Said twice, it changes nothing.
     pub fn handle_closed(&mut self, now: Instant, session: SessionId, measured: &dyn Measured) {
-        if let Some(waiting) = self.waiting.remove(&session)
-            && let Stage::Evicting { victim, deadline } = waiting.stage
-        {
-            self.promised.remove(&victim);
-            self.timers.remove(&(deadline, Timer::Seat(session)));
+        if let Some(waiting) = self.waiting.remove(&session) {
+            self.counts.gone += 1;
+            if let Stage::Evicting { victim, deadline } = waiting.stage {
+                self.promised.remove(&victim);
+                self.timers.remove(&(deadline, Timer::Seat(session)));
+            }
         }
         if let Some(mut gone) = self.sessions.remove(&session) {
             self.disarm(session, &mut gone);
