@@ -455,7 +455,8 @@ impl Control {
     fn keep_ban(&mut self, now: Instant, ban: Ban) {
         let mut view = self.shared.view();
         if let Some(ledger) = self.journal.ledger() {
-            ledger.ban(StoredBan { whom: ban.whom.clone(), until_unix_ms: view.wall.unix_ms(ban.until) });
+            // The next start reads it by the clock of then, which is the one of now and not that of this start.
+            ledger.ban(StoredBan { whom: ban.whom.clone(), until_unix_ms: self.wall.unix_ms(ban.until) });
         }
         view.bans.insert(now, ban);
     }
