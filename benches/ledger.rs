@@ -30,6 +30,7 @@ fn facts(n: u64, at: Instant) -> Arc<Facts> {
         kind: Kind::Play,
         protocol: Protocol::Rtmp,
         key: StreamKey::new(&name("default"), &name("live"), &name(&format!("cam{}", n % 100))),
+        asked_key: None,
         remote: format!("10.{}.{}.{}:4000", n >> 16 & 255, n >> 8 & 255, n & 255).parse().unwrap(),
         local: "192.0.2.1:1935".parse().unwrap(),
         opened_at: at,

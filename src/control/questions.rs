@@ -172,9 +172,9 @@ impl Questions {
     /// Reads a key set for a token rule; see [`Desk::set_jwks`].
     ///
     /// # Errors
-    /// When the text is no key set.
-    pub fn set_jwks(&mut self, rule: usize, text: &str) -> Result<usize, &'static str> {
-        self.desk.set_jwks(rule, text)
+    /// When the rule does not read `from` there, or the text is no key set.
+    pub fn set_jwks(&mut self, rule: usize, from: &str, text: &str) -> Result<usize, &'static str> {
+        self.desk.set_jwks(rule, from, text)
     }
 
     /// What back ends are to be asked.
@@ -257,22 +257,14 @@ pub fn unrecorded() -> Verdict {
 
 impl Measured for View {
     fn stream_bps(&self, key: &StreamKey) -> u64 {
-        self.streams.get(key).map_or(0, |row| row.sample.video_bps.saturating_add(row.sample.audio_bps))
+        Self::stream_bps(self, key)
     }
 
-    /// What players are sent is their number times what their stream brings: it is known as soon as they are here.
     fn egress_bps(&self, scope: EgressScope<'_>) -> u64 {
-        let of = |key: &StreamKey| {
-            let players = u64::try_from(self.players(key)).unwrap_or(u64::MAX);
-            players.saturating_mul(self.stream_bps(key))
-        };
         match scope {
-            EgressScope::Stream(key) => of(key),
-            EgressScope::App(vhost, app) => {
-                let here = self.streams.keys().filter(|key| key.vhost() == vhost && key.app() == app);
-                here.map(of).fold(0, u64::saturating_add)
-            }
-            EgressScope::Server => self.streams.keys().map(of).fold(0, u64::saturating_add),
+            EgressScope::Stream(key) => self.egress_bps_of(key),
+            EgressScope::App(vhost, app) => self.egress_bps_over(Some((vhost, app))),
+            EgressScope::Server => self.egress_bps_over(None),
         }
     }
 }

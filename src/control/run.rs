@@ -235,6 +235,7 @@ impl Control {
                 let mut view = self.shared.view();
                 more |= self.model.sweep(&mut view, now, SWEEP_BUDGET);
                 view.bans.expire(now);
+                view.forget_sums();
                 view.decisions.clone_from(self.questions.counts());
                 self.journal.checkpoint(now, &view);
                 drop(view);
@@ -433,8 +434,8 @@ impl Control {
                 let view = self.shared.view();
                 self.endings.ban(now, &view, &shards, ban, reply, &mut self.orders, &mut self.out);
             }
-            Command::KeySet { rule, text, reply } => {
-                let _ = reply.send(self.questions.set_jwks(rule, &text));
+            Command::KeySet { rule, from, text, reply } => {
+                let _ = reply.send(self.questions.set_jwks(rule, &from, &text));
             }
             Command::Ready { at } => self.event(at, Event::Server(ServerEvent { at, what: ServerWhat::Ready })),
             Command::Configure { rules, reply } => {
@@ -466,7 +467,8 @@ impl Control {
     fn keep_ban(&mut self, now: Instant, ban: Ban) {
         let mut view = self.shared.view();
         if let Some(ledger) = self.journal.ledger() {
-            ledger.ban(StoredBan { whom: ban.whom.clone(), until_unix_ms: view.wall.unix_ms(ban.until) });
+            // The next start reads it by the clock of then, which is the one of now and not that of this start.
+            ledger.ban(StoredBan { whom: ban.whom.clone(), until_unix_ms: self.wall.unix_ms(ban.until) });
         }
         view.bans.insert(now, ban);
     }

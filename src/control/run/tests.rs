@@ -339,3 +339,49 @@ fn a_shard_that_does_not_answer_has_the_rules_in_its_mail_and_the_caller_is_told
         until(&handle, |view| view.config_generation == 2).await;
     });
 }
+
+#[test]
+fn fa_18_a_ban_is_stored_by_the_wall_clock_as_it_is_now() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = crate::ledger::Settings {
+        directory: directory.path().to_str().unwrap().into(),
+        ..crate::ledger::Settings::default()
+    };
+    let began = Instant::now();
+    let ledger = crate::ledger::open(&settings, WallAnchor::now(), began).unwrap().start().unwrap();
+    // The clock was an hour behind when the server started, and has been set since.
+    let an_hour = Duration::from_hours(1);
+    let behind = WallAnchor::at(began, Duration::from_millis(WallAnchor::now().unix_ms(began)) - an_hour);
+    let outside = Outside { ledger: Some((ledger.clone(), Duration::from_secs(5))), ..Outside::alone() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let until = tokio::task::LocalSet::new().block_on(&runtime, async {
+        let (handle, control) = start(&Setup { wall: behind, ..setup(1) }, outside);
+        let mut events = handle.subscribe(None);
+        let wires = Wires::new(1, 100);
+        let task = tokio::task::spawn_local(control.run(wires.clone()));
+        let stepped = async {
+            while handle.next_happened(&mut events).await.1.event.name() != "server.clock_step" {}
+            let until = Instant::now() + an_hour;
+            let banned = handle.ban(Ban { whom: whom(), until });
+            let obeyed = async {
+                let ToShard::Ban { order, .. } = wires.next(0).await else { panic!("no ban") };
+                wires.tell(0, ToControl::Done { order, count: 1 });
+                let ToShard::Close { order, .. } = wires.next(0).await else { return };
+                wires.tell(0, ToControl::Done { order, count: 0 });
+            };
+            tokio::select! {
+                banned = banned => assert!(banned.is_ok(), "{banned:?}"),
+                () = async { obeyed.await; std::future::pending().await } => {}
+            }
+            until
+        };
+        let until = tokio::time::timeout(Duration::from_secs(30), stepped).await.expect("the test hangs");
+        task.abort();
+        until
+    });
+    ledger.stop(Duration::from_secs(10));
+    drop(ledger);
+    let stored = crate::ledger::open(&settings, WallAnchor::now(), Instant::now()).unwrap().bans();
+    let (is, should) = (stored[0].until_unix_ms, WallAnchor::now().unix_ms(until));
+    assert!(is.abs_diff(should) < 60_000, "it ends at {is}, and should at {should}");
+}
