@@ -13,7 +13,9 @@ use crate::admission::Whom;
 use crate::ledger::outbox::Reader;
 use crate::ledger::queue::Queue;
 use crate::ledger::row::{Clock, Record, SELECT_ONE, SELECT_OPEN, int, read_open, session_id};
-use crate::ledger::store::{self, DayFile, Obstacle, Store, Trouble, add, put_aside};
+#[cfg(feature = "faults")]
+use crate::ledger::store::Obstacle;
+use crate::ledger::store::{self, DayFile, Store, Trouble, add, put_aside};
 use crate::ledger::writer::{Writer, copy_outbox, insert_tell};
 use crate::ledger::{Day, FileError, FileKey, Files, Ledger, Settings, StoredBan, Tell, Total, retention};
 use crate::names::{Kind, Name, StreamKey};
