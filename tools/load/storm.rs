@@ -91,7 +91,7 @@ struct Slot {
 struct Slots<'a> {
     options: &'a Options,
     began: Instant,
-    slots: Vec<Option<Slot>>,
+    places: Vec<Option<Slot>>,
     /// Places without a session; at a rate, those that wait for their time.
     free: Vec<usize>,
     opened: u64,
@@ -113,7 +113,7 @@ impl Slots<'_> {
             let number = if self.options.rate.is_some() { self.opened as usize } else { index };
             let stream = number % self.options.streams.max(1);
             match Peer::open(registry, Token(index), &self.options.target, Intent::Play, stream) {
-                Ok(peer) => self.slots[index] = Some(Slot { peer, due_at }),
+                Ok(peer) => self.places[index] = Some(Slot { peer, due_at }),
                 Err(error) => {
                     // The place stays empty until the next sweep, so that running out of ports is no busy loop.
                     self.failures.add(format!("open: {error}"));
@@ -129,7 +129,7 @@ impl Slots<'_> {
     /// Ends what takes too long, and finds places that are empty.
     fn sweep(&mut self, registry: &mio::Registry, now: Instant) {
         self.free.clear();
-        for (index, slot) in self.slots.iter_mut().enumerate().rev() {
+        for (index, slot) in self.places.iter_mut().enumerate().rev() {
             if let Some(late) = slot.take_if(|s| now.duration_since(s.peer.stages.opened_at) > SESSION_TIMEOUT) {
                 self.failures.add("timeout");
                 late.peer.close(registry);
@@ -160,7 +160,7 @@ pub fn run(options: &Options) -> io::Result<Value> {
     let mut slots = Slots {
         options,
         began,
-        slots: (0..options.concurrency).map(|_| None).collect(),
+        places: (0..options.concurrency).map(|_| None).collect(),
         free: Vec::new(),
         opened: 0,
         failures: Tally::default(),
@@ -191,7 +191,7 @@ pub fn run(options: &Options) -> io::Result<Value> {
         gauge.on_turn(Instant::now());
         for event in &events {
             let index = event.token().0;
-            let Some(slot) = slots.slots.get_mut(index) else { continue };
+            let Some(slot) = slots.places.get_mut(index) else { continue };
             let Some(Slot { peer, due_at }) = slot else { continue };
             match peer.handle_event(event, &mut buffer, |_| {}) {
                 Turn::Open if !peer.is_started() => continue,
