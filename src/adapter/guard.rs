@@ -17,6 +17,8 @@ pub struct Guard {
     /// What failed by a defect of ours.
     pub types: Option<Arc<SessionTypes>>,
     load: Load,
+    /// Nothing can be recorded of newcomers, and they are to stay outside for it.
+    is_unrecorded: bool,
     /// The settings of a server without pressure.
     sessions: Settings,
     rtmp: Arc<rtmp::Settings>,
@@ -26,13 +28,18 @@ impl Guard {
     /// A guard of a server without pressure.
     #[must_use]
     pub fn new(sessions: Settings, rtmp: Arc<rtmp::Settings>) -> Self {
-        Self { sources: None, types: None, load: Load::default(), sessions, rtmp }
+        Self { sources: None, types: None, load: Load::default(), is_unrecorded: false, sessions, rtmp }
     }
 
     /// How hard pressed the server is.
     #[must_use]
     pub fn load(&self) -> Load {
         self.load
+    }
+
+    /// Whether newcomers can be recorded, or need not be. Who is here stays either way.
+    pub fn set_recorded(&mut self, is_recorded: bool) {
+        self.is_unrecorded = !is_recorded;
     }
 
     /// Why a request is refused before anybody is asked, if it is.
@@ -43,6 +50,9 @@ impl Guard {
         }
         if self.sources.as_ref().is_some_and(|sources| sources.is_refused(now, request.remote)) {
             return Some(CloseReason::with(Reason::LimitExceeded, "auth_failures_per_ip"));
+        }
+        if self.is_unrecorded && matches!(request.kind, Kind::Publish | Kind::Play) {
+            return Some(CloseReason::with(Reason::Overload, "ledger"));
         }
         self.load.state.refuses(request.kind)
     }
@@ -147,6 +157,18 @@ mod tests {
             assert_eq!(refused(&core.decide(now, &ask(Kind::Publish))).as_deref(), publish, "{state:?}");
             assert_eq!(refused(&core.decide(now, &ask(Kind::Play))).as_deref(), play, "{state:?}");
         }
+    }
+
+    #[test]
+    fn fa_13_nobody_comes_in_while_nothing_can_be_recorded() {
+        let now = Instant::now();
+        let mut core = core(Access::Open);
+        core.guard.set_recorded(false);
+        for kind in [Kind::Publish, Kind::Play] {
+            assert_eq!(refused(&core.decide(now, &ask(kind))).as_deref(), Some("overload:ledger"));
+        }
+        core.guard.set_recorded(true);
+        assert_eq!(refused(&core.decide(now, &ask(Kind::Play))), None);
     }
 
     #[test]

@@ -325,9 +325,9 @@ impl Handle {
         }
     }
 
-    /// Control has ended and what was to be put on record is: what is left may be told.
-    pub fn tell_all(&self) {
-        self.shared.bus().tell_to(u64::MAX);
+    /// Control has ended: what is on record up to event `number` may be told, and what follows never.
+    pub fn tell_to(&self, number: u64) {
+        self.shared.bus().tell_to(number);
         self.shared.recorded.notify_waiters();
         self.shared.happened.notify_waiters();
     }
@@ -335,7 +335,7 @@ impl Handle {
     /// Events recorded since the server's start.
     #[must_use]
     pub fn events_recorded(&self) -> u64 {
-        self.shared.bus().subscribe().0.saturating_sub(1)
+        self.shared.bus().subscribe().next.saturating_sub(1)
     }
 }
 

@@ -249,12 +249,6 @@ pub fn draining() -> Box<Refusal> {
     Box::new(Refusal::from(CloseReason::from(Reason::Drain)))
 }
 
-/// The refusal of a newcomer of whom nothing could be recorded.
-#[must_use]
-pub fn unrecorded() -> Verdict {
-    Err(Box::new(Refusal::from(CloseReason::with(Reason::Overload, "ledger"))))
-}
-
 impl Measured for View {
     fn stream_bps(&self, key: &StreamKey) -> u64 {
         Self::stream_bps(self, key)

@@ -112,6 +112,8 @@ pub struct Control {
     refuses_unrecorded: bool,
     /// Events happened in this turn.
     happened: bool,
+    /// Among them, one that is told before it is on record.
+    is_urgent: bool,
     /// When the server must be down, once it is being stopped, and what happens then.
     last_call: Option<(Instant, LastCall)>,
     /// Mail for shards, from parts that know no queue.
@@ -200,6 +202,7 @@ pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
         is_recorded: true,
         refuses_unrecorded: false,
         happened: false,
+        is_urgent: false,
         last_call: None,
         out: Vec::new(),
         stop_after: STOP_AFTER,
@@ -239,7 +242,7 @@ impl Control {
                 view.decisions.clone_from(self.questions.counts());
                 self.journal.checkpoint(now, &view);
                 drop(view);
-                self.watch_record(now);
+                self.watch_record(now, &mut outbox, &mut mailbox);
                 self.watch_clock(now);
                 sweep_at = now + SWEEP_EVERY;
             }
@@ -250,7 +253,8 @@ impl Control {
             if happened {
                 self.shared.happened.notify_waiters();
             }
-            if told || (happened && !self.journal.has_record()) {
+            let is_urgent = std::mem::take(&mut self.is_urgent);
+            if told || is_urgent || (happened && !self.journal.has_record()) {
                 self.shared.recorded.notify_waiters();
             }
             self.note_dropped(&outbox);
@@ -309,8 +313,6 @@ impl Control {
                 let view = self.shared.view();
                 if view.draining {
                     self.out.push((from, ToShard::Verdict { ticket, verdict: Err(questions::draining()) }));
-                } else if self.refuses_unrecorded {
-                    self.out.push((from, ToShard::Verdict { ticket, verdict: questions::unrecorded() }));
                 } else {
                     let (questions, mut ways) = split!(self);
                     questions.ask(now, from, ticket, facts, &view, &mut ways);
@@ -486,15 +488,22 @@ impl Control {
     }
 
     /// Looks at the ledger: says when records begin to wait for the disk, and when they no longer do.
-    fn watch_record(&mut self, now: Instant) {
+    fn watch_record<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) {
         let Some(status) = self.journal.ledger().map(Ledger::status) else { return };
-        self.refuses_unrecorded = status.refuse_new;
+        if std::mem::replace(&mut self.refuses_unrecorded, status.refuse_new) != status.refuse_new {
+            // Shards refuse by themselves: a newcomer whose question came here would be a session already.
+            let shards: Vec<_> = outbox.running().collect();
+            for shard in shards {
+                outbox.send(mailbox, shard, ToShard::Recorded(!status.refuse_new));
+            }
+        }
         let is_ok = status.health == Health::Ok;
         if std::mem::replace(&mut self.is_recorded, is_ok) != is_ok {
             if let Some(trouble) = &status.trouble {
                 tracing::error!(ev = "ledger", "{trouble}");
             }
             self.event(now, Event::Server(ServerEvent { at: now, what: ServerWhat::Ledger(is_ok) }));
+            self.is_urgent = true;
         }
     }
 

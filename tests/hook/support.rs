@@ -51,8 +51,8 @@ impl Memory {
 }
 
 impl Spool for Memory {
-    async fn page(&self, after: i64, limit: usize) -> Vec<Parcel> {
-        self.page_now(after, limit)
+    async fn page(&self, after: i64, limit: usize) -> Option<Vec<Parcel>> {
+        Some(self.page_now(after, limit))
     }
 
     fn done(&self, ids: Vec<i64>) {

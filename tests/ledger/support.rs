@@ -113,7 +113,7 @@ impl Bed {
     }
 
     pub fn page(&self, sink: &str, after: i64, limit: usize) -> Vec<OutboxRow> {
-        block_on(self.ledger.outbox(sink, after, limit))
+        block_on(self.ledger.outbox(sink, after, limit)).unwrap_or_default()
     }
 
     pub fn stop(self) {

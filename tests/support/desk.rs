@@ -181,7 +181,7 @@ impl Backend for Desk {
 
     fn subscribe(&self, after: Option<u64>) -> Cursor {
         let newest = self.0.bus.lock().unwrap().subscribe();
-        after.map(|number| Cursor(number + 1)).filter(|cursor| cursor.0 <= newest.0).unwrap_or(newest)
+        after.map(|number| Cursor::at(number + 1)).filter(|cursor| cursor.next <= newest.next).unwrap_or(newest)
     }
 
     fn next_event<'a>(&'a self, cursor: &'a mut Cursor) -> Answer<'a, (u64, Recorded)> {
