@@ -87,6 +87,7 @@ impl Outside {
 }
 
 /// The task behind the handles; [`run`](Self::run) it on control's runtime.
+#[allow(clippy::struct_excessive_bools, reason = "each is about something of its own")]
 pub struct Control {
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,

@@ -563,6 +563,6 @@ mod tests {
         });
         assert!(handle.events_recorded() > 0);
         assert!(handle.try_next_event(&mut handle.subscribe(Some(0))).is_none(), "it is on no record");
-        ledger.stop(Duration::from_secs(10));
+        assert!(ledger.stop(Duration::from_secs(10)));
     }
 }

@@ -444,7 +444,7 @@ fn fa_13_a_ledger_is_not_well_again_before_something_was_written() {
     degraded(&bed);
     let commits = bed.status().commits;
     // Longer than the rest after a failure: nothing waits any more, and nothing has shown that there is room.
-    std::thread::sleep(Duration::from_millis(1_000));
+    std::thread::sleep(Duration::from_secs(1));
     let status = bed.status();
     assert_eq!((status.health, status.commits), (Health::Degraded, commits), "{status:?}");
     is_full.store(false, Ordering::Relaxed);

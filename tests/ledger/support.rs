@@ -117,7 +117,7 @@ impl Bed {
     }
 
     pub fn stop(self) {
-        self.ledger.stop(Duration::from_secs(30));
+        assert!(self.ledger.stop(Duration::from_secs(30)), "the ledger does not end");
     }
 }
 

@@ -351,7 +351,7 @@ fn fa_18_a_ban_is_stored_by_the_wall_clock_as_it_is_now() {
     let ledger = crate::ledger::open(&settings, WallAnchor::now(), began).unwrap().start().unwrap();
     // The clock was an hour behind when the server started, and has been set since.
     let an_hour = Duration::from_hours(1);
-    let behind = WallAnchor::at(began, Duration::from_millis(WallAnchor::now().unix_ms(began)) - an_hour);
+    let behind = WallAnchor::at(began, Duration::from_millis(WallAnchor::now().unix_ms(began)).saturating_sub(an_hour));
     let outside = Outside { ledger: Some((ledger.clone(), Duration::from_secs(5))), ..Outside::alone() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let until = tokio::task::LocalSet::new().block_on(&runtime, async {
@@ -379,7 +379,7 @@ fn fa_18_a_ban_is_stored_by_the_wall_clock_as_it_is_now() {
         task.abort();
         until
     });
-    ledger.stop(Duration::from_secs(10));
+    assert!(ledger.stop(Duration::from_secs(10)));
     drop(ledger);
     let stored = crate::ledger::open(&settings, WallAnchor::now(), Instant::now()).unwrap().bans();
     let (is, should) = (stored[0].until_unix_ms, WallAnchor::now().unix_ms(until));
@@ -433,5 +433,5 @@ fn fa_13_a_full_disk_is_told_at_once_and_newcomers_are_refused_by_the_shards() {
         tokio::time::timeout(Duration::from_secs(30), test).await.expect("the test hangs");
         task.abort();
     });
-    ledger.stop(Duration::from_secs(10));
+    assert!(ledger.stop(Duration::from_secs(10)));
 }
