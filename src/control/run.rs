@@ -113,8 +113,6 @@ pub struct Control {
     refuses_unrecorded: bool,
     /// Events happened in this turn.
     happened: bool,
-    /// Among them, one that is told before it is on record.
-    is_urgent: bool,
     /// When the server must be down, once it is being stopped, and what happens then.
     last_call: Option<(Instant, LastCall)>,
     /// Mail for shards, from parts that know no queue.
@@ -203,7 +201,6 @@ pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
         is_recorded: true,
         refuses_unrecorded: false,
         happened: false,
-        is_urgent: false,
         last_call: None,
         out: Vec::new(),
         stop_after: STOP_AFTER,
@@ -235,6 +232,7 @@ impl Control {
             self.expire(now, &mut outbox, &mut mailbox);
             self.watch_load(now, &mut outbox, &mut mailbox);
             self.end(now, &mut outbox, &mut mailbox);
+            let mut is_urgent = false;
             if sweep_at <= now {
                 let mut view = self.shared.view();
                 more |= self.model.sweep(&mut view, now, SWEEP_BUDGET);
@@ -243,7 +241,7 @@ impl Control {
                 view.decisions.clone_from(self.questions.counts());
                 self.journal.checkpoint(now, &view);
                 drop(view);
-                self.watch_record(now, &mut outbox, &mut mailbox);
+                is_urgent = self.watch_record(now, &mut outbox, &mut mailbox);
                 self.watch_clock(now);
                 sweep_at = now + SWEEP_EVERY;
             }
@@ -254,7 +252,6 @@ impl Control {
             if happened {
                 self.shared.happened.notify_waiters();
             }
-            let is_urgent = std::mem::take(&mut self.is_urgent);
             if told || is_urgent || (happened && !self.journal.has_record()) {
                 self.shared.recorded.notify_waiters();
             }
@@ -488,9 +485,10 @@ impl Control {
         self.carry_out(outbox, mailbox);
     }
 
-    /// Looks at the ledger: says when records begin to wait for the disk, and when they no longer do.
-    fn watch_record<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) {
-        let Some(status) = self.journal.ledger().map(Ledger::status) else { return };
+    /// Looks at the ledger: says when records begin to wait for the disk, and when they no longer do. True then: that is
+    /// told before it is on record.
+    fn watch_record<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) -> bool {
+        let Some(status) = self.journal.ledger().map(Ledger::status) else { return false };
         if std::mem::replace(&mut self.refuses_unrecorded, status.refuse_new) != status.refuse_new {
             // Shards refuse by themselves: a newcomer whose question came here would be a session already.
             let shards: Vec<_> = outbox.running().collect();
@@ -504,8 +502,9 @@ impl Control {
                 tracing::error!(ev = "ledger", "{trouble}");
             }
             self.event(now, Event::Server(ServerEvent { at: now, what: ServerWhat::Ledger(is_ok) }));
-            self.is_urgent = true;
+            return true;
         }
+        false
     }
 
     /// Compares the wall clock with where it should be by now. Labels keep to the start's clock, so that the order of
