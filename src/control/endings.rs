@@ -260,7 +260,10 @@ impl Endings {
                     out.push((*shard, ToShard::Close { order, sessions: batch.to_vec(), reason }));
                 }
             }
-            return;
+            // A ban of somebody who is not here ends nobody.
+            if !ending.waiting.is_empty() {
+                return;
+            }
         }
         if let Some(ending) = self.pending.remove(&number) {
             self.took.push(now.saturating_duration_since(ending.began_at));
