@@ -56,12 +56,17 @@ pub enum EgressScope<'a> {
     Server,
 }
 
-/// What has been measured, in bits a second; 0 where nothing has been.
+/// What the server knows: what has been measured, in bits a second and 0 where nothing has been, and who publishes.
 pub trait Measured {
     /// What a stream's publisher sends.
     fn stream_bps(&self, key: &StreamKey) -> u64;
     /// What players are sent. It may be as of a moment ago: whoever came since is counted by what is expected of them.
     fn egress_bps(&self, scope: EgressScope<'_>) -> u64;
+    /// True when a publisher with these facts is going to be refused because of who holds the stream. Nobody is ended to
+    /// make room for such a one.
+    fn refuses_publisher(&self, _facts: &Facts) -> bool {
+        false
+    }
 }
 
 /// What to do next.
@@ -721,6 +726,9 @@ impl Desk {
         let claim = self.seats.claim(&facts, &key, &draft.terms, draft.token, measured);
         match self.seats.take(claim, measured) {
             Ok(claim) => self.admit(now, question, &facts, draft, claim),
+            Err(full) if full.victim.is_some() && is_duplicate(&facts, &key, &draft.terms, measured) => {
+                self.refuse(question, CloseReason::from(Reason::DuplicatePublish).into());
+            }
             Err(full) => match full.victim {
                 // Waiting for the first victim's end did not do: somebody has to go for another limit as well.
                 Some(victim) if self.waiting.len() < self.waiting_max => {
@@ -999,6 +1007,12 @@ fn renamed(key: &StreamKey, terms: &Terms) -> StreamKey {
         return key.clone();
     };
     StreamKey::new(&vhost, terms.app.as_ref().unwrap_or(&app), terms.stream.as_ref().unwrap_or(&stream))
+}
+
+/// True for a publisher of a stream that it is not going to get from who has it.
+fn is_duplicate(facts: &Facts, key: &StreamKey, terms: &Terms, measured: &dyn Measured) -> bool {
+    let identity = Identity { key: key.clone(), user: terms.user.clone(), labels: terms.labels.clone() };
+    facts.kind == Kind::Publish && measured.refuses_publisher(&facts.identified(identity))
 }
 
 /// How often to ask, within reason; zero is never.

@@ -98,13 +98,13 @@ impl Questions {
         let pending =
             Pending { from, ticket, facts: Arc::clone(&facts), question: Some(question), granted: None, renamed: None };
         self.pending.insert(session, pending);
-        self.desk.handle_ask(now, question, facts, view);
+        self.desk.handle_ask(now, question, facts, &Known { view, registry: ways.registry });
         self.carry_out(now, view, ways);
     }
 
     /// A back end has answered.
     pub fn answered(&mut self, now: Instant, id: AskId, answer: Answer, view: &View, ways: &mut Ways<'_>) {
-        self.desk.handle_answer(now, id, answer, view);
+        self.desk.handle_answer(now, id, answer, &Known { view, registry: ways.registry });
         self.carry_out(now, view, ways);
     }
 
@@ -114,7 +114,7 @@ impl Questions {
         if let Some(question) = pending.as_ref().and_then(|pending| pending.question) {
             self.at_desk.remove(&question);
         }
-        self.desk.handle_closed(now, facts.id, view);
+        self.desk.handle_closed(now, facts.id, &Known { view, registry: ways.registry });
         self.carry_out(now, view, ways);
         pending.and_then(|pending| pending.renamed).unwrap_or_else(|| facts.key.clone())
     }
@@ -133,7 +133,7 @@ impl Questions {
 
     /// Does what is due.
     pub fn expire(&mut self, now: Instant, view: &View, ways: &mut Ways<'_>) {
-        self.desk.handle_timeout(now, view);
+        self.desk.handle_timeout(now, &Known { view, registry: ways.registry });
         self.carry_out(now, view, ways);
     }
 
@@ -249,16 +249,26 @@ pub fn draining() -> Box<Refusal> {
     Box::new(Refusal::from(CloseReason::from(Reason::Drain)))
 }
 
-impl Measured for View {
+/// What the desk may want to know.
+struct Known<'a> {
+    view: &'a View,
+    registry: &'a Registry,
+}
+
+impl Measured for Known<'_> {
     fn stream_bps(&self, key: &StreamKey) -> u64 {
-        Self::stream_bps(self, key)
+        self.view.stream_bps(key)
     }
 
     fn egress_bps(&self, scope: EgressScope<'_>) -> u64 {
         match scope {
-            EgressScope::Stream(key) => self.egress_bps_of(key),
-            EgressScope::App(vhost, app) => self.egress_bps_over(Some((vhost, app))),
-            EgressScope::Server => self.egress_bps_over(None),
+            EgressScope::Stream(key) => self.view.egress_bps_of(key),
+            EgressScope::App(vhost, app) => self.view.egress_bps_over(Some((vhost, app))),
+            EgressScope::Server => self.view.egress_bps_over(None),
         }
+    }
+
+    fn refuses_publisher(&self, facts: &Facts) -> bool {
+        self.registry.refuses(facts)
     }
 }

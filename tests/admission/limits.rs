@@ -216,6 +216,22 @@ fn a_newcomer_does_not_wait_for_ever_and_may_leave_while_it_waits() {
 }
 
 #[test]
+fn nobody_is_ended_for_a_publisher_that_is_a_duplicate() {
+    let mut room = with_hook(Limits { sessions_per_user: 1, at_limit: AtLimit::EvictOldest, ..Limits::default() });
+    let (first, question) = named(&mut room, Kind::Publish, "a", terms_of("ann"));
+    assert_eq!(room.said(question), Some(Ok(())));
+    room.wait(SECOND);
+    room.rates.taken = true;
+    let (_, question) = named(&mut room, Kind::Publish, "b", terms_of("ann"));
+    assert_eq!(room.said(question), Some(Err(Reason::DuplicatePublish.into())));
+    assert_eq!(room.ends, []);
+    room.wait(SECOND);
+    room.rates.taken = false;
+    named(&mut room, Kind::Publish, "c", terms_of("ann"));
+    assert_eq!(room.ends, [(first.id, refused(Reason::ConcurrencyLimit, "user"))]);
+}
+
+#[test]
 fn two_limits_may_each_need_an_end() {
     let limits =
         Limits { sessions_per_stream: 1, sessions_per_server: 2, at_limit: AtLimit::EvictOldest, ..Limits::default() };

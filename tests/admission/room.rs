@@ -39,6 +39,8 @@ pub struct Room {
 pub struct Rates {
     pub streams: HashMap<String, u64>,
     pub egress: HashMap<String, u64>,
+    /// Every stream has a publisher that nobody takes over.
+    pub taken: bool,
     /// Whose egress the desk wanted to know.
     pub asked: RefCell<Vec<String>>,
 }
@@ -56,6 +58,10 @@ impl Measured for Rates {
         };
         self.asked.borrow_mut().push(name.clone());
         self.egress.get(&name).copied().unwrap_or(0)
+    }
+
+    fn refuses_publisher(&self, _facts: &Facts) -> bool {
+        self.taken
     }
 }
 

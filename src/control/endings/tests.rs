@@ -260,3 +260,19 @@ fn a_ban_names_the_stream_that_was_asked_for_as_well() {
     let closed: Vec<SessionId> = desk.closes().into_iter().flat_map(|(_, _, sessions)| sessions).collect();
     assert_eq!(closed, [id(1)], "the filter is about the stream");
 }
+
+#[test]
+fn a_ban_of_somebody_who_is_not_here_is_over_when_every_shard_knows_it() {
+    let mut desk = Desk::new();
+    let (reply, mut answer) = oneshot::channel();
+    let whom = Whom::exactly("192.0.2.7".parse().unwrap(), Kind::Play, key("live/a"));
+    let ban = Ban { whom, until: desk.now + Duration::from_mins(1) };
+    desk.endings.ban(desk.now, &desk.view, &[ShardId(0), ShardId(1)], ban, reply, &mut desk.ids, &mut desk.out);
+    for (_, order, _) in desk.bans() {
+        assert!(answer.try_recv().is_err());
+        desk.done(order, 1);
+    }
+    let told = answer.try_recv().unwrap().unwrap();
+    assert_eq!((told.banned, told.matched, told.closed), (1, 0, 0));
+    assert_eq!(desk.endings.next_due(), None);
+}
