@@ -150,9 +150,9 @@ impl Streams {
         }
         for (_, entry) in &mut self.entries {
             if is_halved {
-                entry.live.set_cache(&halved(&entry.settings))
+                entry.live.set_cache(&halved(&entry.settings));
             } else {
-                entry.live.set_cache(&entry.settings)
+                entry.live.set_cache(&entry.settings);
             }
         }
     }

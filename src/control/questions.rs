@@ -245,8 +245,8 @@ impl Questions {
 
 /// The refusal of a newcomer while the server is going away.
 #[must_use]
-pub fn draining() -> Verdict {
-    Err(Box::new(Refusal::from(CloseReason::from(Reason::Drain))))
+pub fn draining() -> Box<Refusal> {
+    Box::new(Refusal::from(CloseReason::from(Reason::Drain)))
 }
 
 /// The refusal of a newcomer of whom nothing could be recorded.

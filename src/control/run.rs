@@ -64,6 +64,7 @@ pub struct Outside {
 #[cfg(test)]
 impl Outside {
     /// A desk that says yes, no ledger, nobody to ask or tell.
+    #[must_use]
     pub fn alone() -> Self {
         use crate::admission::{Access, Gate};
         let settings = crate::admission::Settings { publish: Access::Open, ..crate::admission::Settings::default() };
@@ -91,7 +92,8 @@ pub struct Control {
     questions: Questions,
     /// The back ends that are asked, and where their answers come in.
     asks: Option<Asks>,
-    answers: (mpsc::UnboundedSender<(AskId, Answer)>, mpsc::UnboundedReceiver<(AskId, Answer)>),
+    answers_in: mpsc::UnboundedSender<(AskId, Answer)>,
+    answers: mpsc::UnboundedReceiver<(AskId, Answer)>,
     journal: Journal,
     endings: Endings,
     reloads: Reloads,
@@ -154,6 +156,8 @@ const LEAVE_AFTER: Duration = Duration::from_secs(3);
 pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
     let (commands_in, commands) = mpsc::channel(COMMANDS_MAX);
     let (ending_in, ending) = watch::channel(Ending::No);
+    // At most as many answers come as questions are open, and the desk bounds those.
+    let (answers_in, answers) = mpsc::unbounded_channel();
     let settings = &setup.control;
     let mut view = View::new(setup.wall, setup.started_at, setup.shards);
     view.bans = outside.bans;
@@ -177,7 +181,8 @@ pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
         registry: Registry::new(setup.duplicate_publish, setup.stream.resume_window, settings.order_timeout),
         questions: Questions::new(outside.desk),
         asks: outside.asks,
-        answers: mpsc::unbounded_channel(),
+        answers_in,
+        answers,
         journal: Journal::new(setup.wall, setup.started_at, outside.ledger, outside.sinks),
         endings: Endings::new(settings.order_timeout),
         reloads: Reloads::new(settings.order_timeout),
@@ -267,7 +272,7 @@ impl Control {
                 () = mailbox.wait() => {}
                 // Nothing can be lost here: the command is handled before anything else is awaited.
                 Some(command) = self.commands.recv() => self.command(self::now(), command, &mut outbox, &mut mailbox),
-                Some((id, answer)) = self.answers.1.recv() => {
+                Some((id, answer)) = self.answers.recv() => {
                     self.answer(self::now(), id, answer, &mut outbox, &mut mailbox);
                 }
                 () = self.journal.committed() => {}
@@ -295,7 +300,7 @@ impl Control {
                 fault(&facts.key);
                 let view = self.shared.view();
                 if view.draining {
-                    self.out.push((from, ToShard::Verdict { ticket, verdict: questions::draining() }));
+                    self.out.push((from, ToShard::Verdict { ticket, verdict: Err(questions::draining()) }));
                 } else if self.refuses_unrecorded {
                     self.out.push((from, ToShard::Verdict { ticket, verdict: questions::unrecorded() }));
                 } else {
@@ -360,7 +365,7 @@ impl Control {
     }
 
     fn take_answers<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) {
-        while let Ok((id, answer)) = self.answers.1.try_recv() {
+        while let Ok((id, answer)) = self.answers.try_recv() {
             self.answer(now, id, answer, outbox, mailbox);
         }
     }
@@ -378,7 +383,7 @@ impl Control {
     fn put_asks(&mut self, now: Instant) {
         for ask in self.questions.take_asks() {
             let ToAsk { id, hook, facts, why } = ask;
-            let answers = self.answers.0.clone();
+            let answers = self.answers_in.clone();
             let Some(asks) = self.asks.clone() else {
                 let _ = answers.send((id, Answer::Failure(Failure::Connect)));
                 continue;

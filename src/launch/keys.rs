@@ -77,7 +77,7 @@ async fn refresh(control: &Handle, fetcher: &Fetcher, index: usize, rule: &JwtRu
     match set {
         Ok(keys) => tracing::debug!(ev = "key_set", rule = index, from, keys, "read"),
         Err(ref error) => {
-            tracing::warn!(ev = "key_set", rule = index, from, "cannot be read: {error}; the keys stay as they were")
+            tracing::warn!(ev = "key_set", rule = index, from, "cannot be read: {error}; the keys stay as they were");
         }
     }
     set.is_ok()

@@ -120,7 +120,7 @@ fn open_ledger(
 /// How this server names itself to back ends.
 fn node_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let plain = name.trim().chars().filter(|c| c.is_ascii_graphic()).take(64);
+    let plain = name.trim().chars().filter(char::is_ascii_graphic).take(64);
     let mut text = String::new();
     for c in plain {
         let _ = write!(text, "{c}");
