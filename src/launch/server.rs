@@ -303,7 +303,7 @@ fn run_control(
             () = obey => {}
         }
         if let Some(ledger) = &ledger {
-            finish_telling(handle, ledger, &spools).await;
+            finish_telling(handle, ledger, &spools, &mut orders).await;
         }
         let _ = close_api.send(());
         keys.abort();
@@ -319,7 +319,12 @@ fn run_control(
 
 /// Puts the last events on record and gives receivers a moment to hear of them. What they do not hear now they are told
 /// by the next life of the server.
-async fn finish_telling(handle: &control::Handle, ledger: &Ledger, spools: &[LedgerSpool]) {
+async fn finish_telling(
+    handle: &control::Handle,
+    ledger: &Ledger,
+    spools: &[LedgerSpool],
+    orders: &mut watch::Receiver<Stop>,
+) {
     let last = handle.events_recorded();
     let on_record = async { ledger.committed().wait_for(|number| *number >= last).await.is_ok() };
     if tokio::time::timeout(LAST_RECORDS, on_record).await != Ok(true) {
@@ -333,13 +338,27 @@ async fn finish_telling(handle: &control::Handle, ledger: &Ledger, spools: &[Led
             }
         }
     };
-    if tokio::time::timeout(LAST_TELLS, told).await.is_err() {
-        tracing::warn!(ev = "hook", "receivers have not heard everything yet; the next start tells them");
+    let patience = async {
+        let is_fast = async { orders.wait_for(|stop| *stop >= Stop::Fast).await.is_err() };
+        if tokio::time::timeout(LAST_TELLS, is_fast).await == Ok(false) {
+            let is_now = orders.wait_for(|stop| *stop == Stop::Now);
+            // Either way the time is up; who gives orders has gone, or gives the last one, or gave none.
+            let _ = tokio::time::timeout(LAST_TELLS_FAST, is_now).await;
+        }
+    };
+    tokio::select! {
+        () = told => {}
+        () = patience => {
+            tracing::warn!(ev = "hook", "receivers have not heard everything yet; the next start tells them");
+        }
     }
 }
 
 /// How long receivers may take to hear of the last events.
 const LAST_TELLS: Duration = Duration::from_secs(5);
+
+/// The same where the server was told to end at once: well within the time after which it is cut off.
+const LAST_TELLS_FAST: Duration = Duration::from_secs(1);
 
 /// How long the kernel may take to let go of a killed server's listeners.
 const LETTING_GO: Duration = Duration::from_secs(1);

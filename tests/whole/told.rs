@@ -167,3 +167,30 @@ fn a_server_that_ends_in_good_order_leaves_nothing_to_recover() {
     let count = |name: &str| names.iter().filter(|it| **it == name).count();
     assert_eq!((count("server.ready"), count("server.draining")), (2, 1), "{names:?}");
 }
+
+#[test]
+fn a_dead_receiver_does_not_keep_the_server_from_ending_well() {
+    // By one signal, and by a second one that wants it at once.
+    for signals in [1, 2] {
+        let (back_end, dir) = (BackEnd::start(), tempfile::tempdir().unwrap());
+        let mut server = with_ledger(&dir, &back_end.tell(""));
+        back_end.go_down();
+        let mut publisher = Raw::publish(server.rtmp, "live", "untold").start();
+        publisher.send_picture(0);
+        server.wait_for_sessions("state=running", 1);
+        server.signal(libc::SIGINT);
+        publisher.drain();
+        drop(publisher);
+        if signals > 1 {
+            eventually("the last session is over", || server.log().contains("session_closed"));
+            server.signal(libc::SIGINT);
+        }
+        assert_eq!(server.wait(PATIENCE).code(), Some(0), "{signals} signals");
+        // The next life tells it.
+        back_end.go_up();
+        server.start_again();
+        let closed = back_end.wait_for_ends(1);
+        assert_ne!(closed[0]["recovered"], true, "{closed:#?}");
+        back_end.assert_whole();
+    }
+}
