@@ -16,6 +16,7 @@ use crate::control::model::Model;
 use crate::control::questions::{self, Questions, ToAsk, Ways};
 use crate::control::registry::{Action, OrderIds, Registry};
 use crate::control::reloads::Reloads;
+use crate::control::view::Totals;
 use crate::control::{COMMANDS_MAX, Command, Ending, Handle, Mailbox, Settings, Shared, View};
 use crate::event::{Bus, Event, ServerEvent, ServerWhat, Sink};
 use crate::hook::{Asks, Endpoint, Question};
@@ -59,6 +60,8 @@ pub struct Outside {
     pub endpoints: Vec<Endpoint>,
     /// Who must not come back yet, from an earlier life; the shards know them already.
     pub bans: Bans,
+    /// What earlier lives finished, by collector.
+    pub totals: Vec<(String, Totals)>,
 }
 
 #[cfg(test)]
@@ -78,6 +81,7 @@ impl Outside {
             sinks: Vec::new(),
             endpoints: Vec::new(),
             bans: Bans::default(),
+            totals: Vec::new(),
         }
     }
 }
@@ -161,6 +165,9 @@ pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
     let settings = &setup.control;
     let mut view = View::new(setup.wall, setup.started_at, setup.shards);
     view.bans = outside.bans;
+    for (name, totals) in outside.totals {
+        view.carry_over(&name, totals);
+    }
     let shared = Arc::new(Shared {
         view: Mutex::new(view),
         bus: Mutex::new(Bus::new(settings.events_kept)),

@@ -186,6 +186,19 @@ impl View {
         self.config_generation
     }
 
+    /// Adds what earlier lives of the server finished: sums go on where they were. By whom is in the ledger's history,
+    /// and here among the rest.
+    pub fn carry_over(&mut self, collector: &str, totals: Totals) {
+        // A collector of a protocol that this version does not have is nobody's.
+        if let Some((_, collector)) = self.collectors.iter_mut().find(|(name, _)| **name == collector) {
+            for sum in [&mut collector.finished, &mut collector.history_other] {
+                sum.sessions += totals.sessions;
+                sum.rx_bytes += totals.rx_bytes;
+                sum.tx_bytes += totals.tx_bytes;
+            }
+        }
+    }
+
     /// True while every shard has reported within two seconds (or the server is younger than that).
     #[must_use]
     pub fn healthy(&self, now: Instant) -> bool {

@@ -8,12 +8,13 @@ use crate::admission::{Ban, Bans, Desk, Gate, HookRule};
 use crate::config::Config;
 use crate::control::journal;
 use crate::control::spool::LedgerSpool;
+use crate::control::view::Totals;
 use crate::event::{Event, Sink};
 use crate::hook::settings::{Ask, OnFailure};
 use crate::hook::webhook::Webhook;
 use crate::hook::{Asks, Endpoint};
 use crate::launch::StartError;
-use crate::ledger::{self, Ledger, OnFull};
+use crate::ledger::{self, Ledger, OnFull, Total};
 use crate::stdx::clock::WallAnchor;
 
 /// What a start prepares for control and the shards.
@@ -49,8 +50,9 @@ pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result
         endpoints.push(make(Endpoint::new(&config.hook, tell))?);
     }
 
-    let mut bans = Bans::new(config.admission.bans_max);
-    let ledger = open_ledger(config, wall, now, &sinks, &mut bans)?;
+    let mut kept = Kept { bans: Bans::new(config.admission.bans_max), totals: Vec::new() };
+    let ledger = open_ledger(config, wall, now, &sinks, &mut kept)?;
+    let Kept { bans, totals } = kept;
     let tellers = match &ledger {
         Some(ledger) => {
             let spools = sinks.iter().map(|sink| LedgerSpool::new(ledger.clone(), Arc::clone(&sink.name)));
@@ -62,8 +64,15 @@ pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result
     let checkpoint_every = config.ledger.checkpoint_every;
     let record = ledger.clone().map(|ledger| (ledger, checkpoint_every));
     let admission = Arc::new(config.admission.clone());
-    let outside = crate::control::Outside { admission, desk, asks, ledger: record, sinks, endpoints, bans };
+    let outside = crate::control::Outside { admission, desk, asks, ledger: record, sinks, endpoints, bans, totals };
     Ok(Prepared { outside, gate, bans: held, ledger, tellers })
+}
+
+/// What an earlier life left in force.
+struct Kept {
+    bans: Bans,
+    /// What it finished, by collector.
+    totals: Vec<(String, Totals)>,
 }
 
 fn open_ledger(
@@ -71,7 +80,7 @@ fn open_ledger(
     wall: WallAnchor,
     now: Instant,
     sinks: &[Sink],
-    bans: &mut Bans,
+    kept: &mut Kept,
 ) -> Result<Option<Ledger>, StartError> {
     if config.ledger.directory.is_empty() {
         return Ok(None);
@@ -111,8 +120,15 @@ fn open_ledger(
     let today = wall.unix_ms(now);
     for stored in opened.bans() {
         let left = Duration::from_millis(stored.until_unix_ms.saturating_sub(today));
-        bans.insert(now, Ban { whom: stored.whom, until: now + left });
+        kept.bans.insert(now, Ban { whom: stored.whom, until: now + left });
     }
+    let finished = opened.totals().into_iter();
+    kept.totals = finished
+        .map(|((collector, _), total)| {
+            let Total { sessions, rx_bytes, tx_bytes } = total;
+            (collector, Totals { sessions, rx_bytes, tx_bytes })
+        })
+        .collect();
     let ledger = opened.start().map_err(|error| StartError::Resource { what: "the ledger's thread".into(), error })?;
     Ok(Some(ledger))
 }
