@@ -223,3 +223,27 @@ fn sums_outlive_the_process() {
     server.start_again();
     assert_eq!((sums(&server), finished(&server)), before);
 }
+
+#[test]
+fn kills_in_the_middle_of_the_recovery_tell_nothing_twice_and_forget_nothing() {
+    let (back_end, dir) = (BackEnd::start(), tempfile::tempdir().unwrap());
+    let mut server = server(&dir, &back_end, "");
+    let mut show = Show::start(&server, 20);
+    show.go_on(Duration::from_millis(200));
+    server.kill();
+    // From before the files are open until after receivers are told.
+    for after in [5, 15, 25, 40, 60, 90] {
+        server.start_and_kill(Duration::from_millis(after));
+    }
+    server.start_again();
+    back_end.wait_for_ends(21);
+    server.settle();
+    let told = back_end.assert_whole();
+    assert_eq!(told.len(), 21);
+    for events in told.values() {
+        let closed = events.last().unwrap();
+        assert_eq!((&closed["reason"], &closed["recovered"]), (&"server_crash".into(), &true.into()), "{closed:#}");
+    }
+    assert!(history(&server).values().all(|it| it["reason"] == "server_crash"));
+    assert_eq!(server.get("/v1/history/summary").1["total"]["sums"]["sessions"], 21);
+}
