@@ -66,7 +66,8 @@ fn every_session_is_told_from_start_to_end_with_the_bytes_that_the_player_counte
 #[test]
 fn a_receiver_that_was_away_hears_everything_in_order_and_once() {
     let (back_end, dir) = (BackEnd::start(), tempfile::tempdir().unwrap());
-    let server = with_ledger(&dir, &back_end.tell("events = [\"session.*\"]"));
+    let updates = "[sessions]\nupdate_every = \"1s\"\n";
+    let server = with_ledger(&dir, &format!("{updates}{}", back_end.tell("events = [\"session.*\"]")));
     a_show(&server, "before", 2);
     back_end.wait_for_ends(3);
     back_end.go_down();
