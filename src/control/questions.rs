@@ -251,8 +251,8 @@ pub fn draining() -> Box<Refusal> {
 
 /// The refusal of a newcomer of whom nothing could be recorded.
 #[must_use]
-pub fn unrecorded() -> Verdict {
-    Err(Box::new(Refusal::from(CloseReason::with(Reason::Overload, "ledger"))))
+pub fn unrecorded() -> Box<Refusal> {
+    Box::new(Refusal::from(CloseReason::with(Reason::Overload, "ledger")))
 }
 
 impl Measured for View {

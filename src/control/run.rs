@@ -309,7 +309,7 @@ impl Control {
                 if view.draining {
                     self.out.push((from, ToShard::Verdict { ticket, verdict: Err(questions::draining()) }));
                 } else if self.refuses_unrecorded {
-                    self.out.push((from, ToShard::Verdict { ticket, verdict: questions::unrecorded() }));
+                    self.out.push((from, ToShard::Verdict { ticket, verdict: Err(questions::unrecorded()) }));
                 } else {
                     let (questions, mut ways) = split!(self);
                     questions.ask(now, from, ticket, facts, &view, &mut ways);
