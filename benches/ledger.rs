@@ -192,6 +192,6 @@ fn crash(folder: &std::path::Path, server: &Server) {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         std::fs::copy(entry.path(), crashed.path().join(entry.file_name())).unwrap();
     }
-    server.ledger.stop(Duration::from_mins(1));
-    Server::open(crashed.path()).ledger.stop(Duration::from_mins(1));
+    assert!(server.ledger.stop(Duration::from_mins(1)));
+    assert!(Server::open(crashed.path()).ledger.stop(Duration::from_mins(1)));
 }

@@ -402,11 +402,11 @@ impl Desk {
         }
     }
 
-    /// What a publisher sent, in bits a second, since the last time this was said of it. To be called at every report.
-    pub fn handle_rate(&mut self, now: Instant, session: SessionId, rx_bps: u64) {
+    /// What a publisher has sent since its beginning, in bytes of its connection. To be called at every report.
+    pub fn handle_received(&mut self, now: Instant, session: SessionId, rx_bytes: u64) {
         let Some(running) = self.sessions.get_mut(&session).filter(|running| !running.is_ending) else { return };
         let Some(bitrate) = &mut running.bitrate else { return };
-        match bitrate.handle_sample(now, rx_bps) {
+        match bitrate.handle_received(now, rx_bytes) {
             Some(Finding::High(bps)) => {
                 let note = Note::BitrateHigh { bps, max: bitrate.max_bps() };
                 self.actions.push_back(Action::Note { facts: running.facts.clone(), note });

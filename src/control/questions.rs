@@ -126,9 +126,9 @@ impl Questions {
         renamed.unwrap_or(asked).clone()
     }
 
-    /// What a publisher sends, in bits a second.
-    pub fn rate(&mut self, now: Instant, session: SessionId, rx_bps: u64) {
-        self.desk.handle_rate(now, session, rx_bps);
+    /// What a publisher has sent since its beginning, in bytes.
+    pub fn received(&mut self, now: Instant, session: SessionId, rx_bytes: u64) {
+        self.desk.handle_received(now, session, rx_bytes);
     }
 
     /// Does what is due.

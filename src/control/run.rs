@@ -335,7 +335,7 @@ impl Control {
                 self.model.report(&mut self.shared.view(), &report, home, known, |row| {
                     journal.moved(row.facts.id);
                     if row.facts.kind.is_source() {
-                        questions.rate(now, row.facts.id, whole_bps(row.rates.rx_bps[0]));
+                        questions.received(now, row.facts.id, row.counters.rx_bytes);
                     }
                 });
             }
@@ -629,12 +629,6 @@ impl Control {
             self.dropped_noted = outbox.dropped;
         }
     }
-}
-
-/// A rate without its fraction.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast from float saturates")]
-fn whole_bps(rate: f64) -> u64 {
-    rate as u64
 }
 
 /// The slowness that the tests ask for by name: all of control stands still for a while, as it would behind a slow disk.

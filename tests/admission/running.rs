@@ -214,7 +214,7 @@ fn md_10_a_publisher_above_its_rate_is_noted_and_then_closed() {
     for second in 1..=60 {
         assert_eq!(room.ends, [], "after {second} s");
         room.now += SECOND;
-        room.desk.handle_rate(room.now, facts.id, 10_000_000);
+        room.desk.handle_received(room.now, facts.id, second * 1_250_000);
         room.drain();
         if !room.notes.is_empty() {
             noted_after.get_or_insert(second);
@@ -223,7 +223,7 @@ fn md_10_a_publisher_above_its_rate_is_noted_and_then_closed() {
     assert_eq!(noted_after, Some(10));
     assert_eq!(room.notes, [Note::BitrateHigh { bps: 10_000_000, max: 1_000_000 }]);
     assert_eq!(room.ends, [(facts.id, Reason::BitrateExceeded.into())]);
-    room.desk.handle_rate(room.now + SECOND, facts.id, 10_000_000);
+    room.desk.handle_received(room.now + SECOND, facts.id, 61 * 1_250_000);
     room.drain();
     assert_eq!(room.ends.len(), 1, "told once");
 }

@@ -151,7 +151,7 @@ fn json_web_tokens_of_three_families_open_and_end() {
     let mut short = Vec::new();
     for (algorithm, sign) in &families {
         let later = unix_seconds() + 600;
-        let token = jwt(algorithm, &claims(later, algorithm), &sign);
+        let token = jwt(algorithm, &claims(later, algorithm), sign);
         let raw = try_publish(&server, &format!("{algorithm}?token={token}")).expect("the token opens");
         assert_user(&server, &raw, "anna");
         let wrong_stream = try_publish(&server, &format!("other?token={token}")).err();
@@ -159,10 +159,10 @@ fn json_web_tokens_of_three_families_open_and_end() {
         let cut = &token[..token.len() - 6];
         let wrong_signature = try_publish(&server, &format!("{algorithm}?token={cut}AAAAAA")).err();
         assert_eq!(wrong_signature.as_deref(), Some("auth_denied"), "{algorithm}");
-        let over = jwt(algorithm, &claims(unix_seconds() - 60, algorithm), &sign);
+        let over = jwt(algorithm, &claims(unix_seconds() - 60, algorithm), sign);
         assert_eq!(try_publish(&server, &format!("{algorithm}?token={over}")).err().as_deref(), Some("token_expired"));
         let name = format!("{algorithm}-short");
-        let token = jwt(algorithm, &claims(unix_seconds() - 27, &name), &sign);
+        let token = jwt(algorithm, &claims(unix_seconds() - 27, &name), sign);
         let raw = try_publish(&server, &format!("{name}?token={token}")).expect("it is tolerated");
         let id = server.wait_for_sessions(&format!("remote={}", raw.local()), 1)[0]["id"].clone();
         short.push((raw, id));
