@@ -104,9 +104,9 @@ fn reload<'a>(
 ) -> Reloading<'a> {
     let (control, door) = (running.control.clone(), Arc::clone(&running.door));
     Box::pin(async move {
-        let reloaded = reloader.reload(&Reach { control: &control, door: &door, log }).await;
+        let outcome = reloader.reload(&Reach { control: &control, door: &door, log }).await;
         // Who asked may have gone; the log says what came of it.
-        let _ = request.map(|request| request.send(reloaded));
+        let _ = request.map(|request| request.send(outcome));
         reloader
     })
 }

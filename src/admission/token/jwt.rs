@@ -106,9 +106,9 @@ impl Jwt {
 
     /// Takes over the key set that a rule of before had, where both trust the same issuer's keys.
     pub(super) fn inherit(&mut self, before: &[&Self]) {
-        let same = before.iter().filter(|old| old.source == self.source && old.issuer == self.issuer);
+        let mut same = before.iter().filter(|old| old.source == self.source && old.issuer == self.issuer);
         if self.source.is_some() && self.set.is_none() {
-            self.set = same.filter_map(|old| old.set.clone()).next();
+            self.set = same.find_map(|old| old.set.clone());
         }
     }
 

@@ -348,7 +348,7 @@ fn fa_18_a_ban_is_stored_by_the_wall_clock_as_it_is_now() {
     let ledger = crate::ledger::open(&settings, WallAnchor::now(), began).unwrap().start().unwrap();
     // The clock was an hour behind when the server started, and has been set since.
     let an_hour = Duration::from_hours(1);
-    let behind = WallAnchor::at(began, Duration::from_millis(WallAnchor::now().unix_ms(began)) - an_hour);
+    let behind = WallAnchor::at(began, Duration::from_millis(WallAnchor::now().unix_ms(began)).saturating_sub(an_hour));
     let outside = Outside { ledger: Some((ledger.clone(), Duration::from_secs(5))), ..Outside::alone() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let until = tokio::task::LocalSet::new().block_on(&runtime, async {
