@@ -759,9 +759,9 @@ impl Rtmp {
 /// A configuration that comes within the first frames is part of the start.
 const FIRST_HEADERS_FRAMES: u64 = 8;
 
-/// How long control may take to answer: longer than it waits for any back end, so that this ends only what control has
-/// lost sight of.
-const VERDICT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long control may take to answer: longer than it waits for any back end and for any seat
+/// (`admission.answer_timeout`, `admission.evict_timeout`), so that this ends only what control has lost sight of.
+const VERDICT_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// How long a refused peer may take to read why.
 const LAST_WORDS: Duration = Duration::from_secs(2);

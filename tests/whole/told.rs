@@ -195,3 +195,47 @@ fn a_dead_receiver_does_not_keep_the_server_from_ending_well() {
         back_end.assert_whole();
     }
 }
+
+#[test]
+fn a_receiver_that_is_away_holds_up_no_other() {
+    let (here, away, dir) = (BackEnd::start(), BackEnd::start(), tempfile::tempdir().unwrap());
+    away.go_down();
+    let to_away = away.tell("events = [\"session.*\"]").replace("\"log\"", "\"away\"");
+    let server = with_ledger(&dir, &format!("{}{to_away}", here.tell("events = [\"session.*\"]")));
+    a_show(&server, "one", 3);
+    here.wait_for_ends(4);
+    assert_eq!(here.assert_whole().len(), 4);
+    away.go_up();
+    away.wait_for_ends(4);
+    assert_eq!(away.assert_whole().len(), 4);
+    assert_eq!((here.told_of("session.closed").len(), here.repeats()), (4, 0));
+}
+
+#[test]
+fn a_token_reaches_the_back_end_that_is_asked_and_nobody_else() {
+    let (back_end, dir) = (BackEnd::start(), tempfile::tempdir().unwrap());
+    let server = with_ledger(&dir, &format!("{}{}", back_end.ask(""), back_end.tell("events = [\"*\"]")));
+    let mut publisher = Raw::publish(server.rtmp, "live?token=hunter2", "cam?key=hunter2").start();
+    publisher.send_picture(0);
+    let mut player = Raw::play(server.rtmp, "live", "cam?sign=hunter2&token=hunter2").start();
+    assert!(player.pump_until(PATIENCE, |it| !it.messages.is_empty()));
+    let lists = ["/v1/sessions", "/v1/streams", "/v1/node", "/v1/summary", "/metrics", "/v1/history/sessions"];
+    let says_nothing = |server: &Server| {
+        for path in lists.into_iter().chain(["/v1/history/export?format=csv", "/v1/events?after=0-0&for=100ms"]) {
+            let (status, text) = server.call_text("GET", path, None);
+            assert_eq!(status, 200, "{path}");
+            assert!(!text.contains("hunter2"), "{path}: {text}");
+        }
+    };
+    says_nothing(&server);
+    drop((publisher, player));
+    back_end.wait_for_ends(2);
+    says_nothing(&server);
+    assert!(!server.log().contains("hunter2"), "the log has it");
+    for event in back_end.told() {
+        assert!(!event.to_string().contains("hunter2"), "{event:#}");
+    }
+    let asked = back_end.asked();
+    assert_eq!(asked.len(), 2);
+    assert!(asked.iter().all(|question| question["session"]["query"].as_str().unwrap().contains("hunter2")));
+}
