@@ -58,12 +58,9 @@ impl Guard {
     }
 
     /// Somebody was refused: counts it if it was for what they said of themselves. That nobody could decide is
-    /// not the peer's failure, and an address rule has nobody guess.
+    /// not the peer's failure, and who is refused for its address cannot guess a better one.
     pub fn note_refusal(&self, now: Instant, remote: SocketAddr, reason: CloseReason) {
-        let is_failure = matches!(
-            reason.reason,
-            Reason::AuthDenied | Reason::ReauthDenied | Reason::TokenExpired | Reason::IpDenied
-        );
+        let is_failure = matches!(reason.reason, Reason::AuthDenied | Reason::ReauthDenied | Reason::TokenExpired);
         if let Some(sources) = self.sources.as_ref().filter(|_| is_failure) {
             sources.note_failure(now, remote);
         }
@@ -214,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_auth_failures_do_not_blame_the_peer_for_a_back_end_that_is_down() {
+    fn limits_auth_failures_do_not_blame_the_peer_for_a_back_end_that_is_down_or_for_its_address() {
         let now = Instant::now();
         let mut core = core(Access::Open);
         let limits = crate::admission::sources::Limits {
@@ -229,6 +226,7 @@ mod tests {
         for _ in 0..100 {
             core.guard.note_refusal(now, ask(Kind::Play).remote, Reason::AuthUnavailable.into());
             core.guard.note_refusal(now, ask(Kind::Play).remote, Reason::Banned.into());
+            core.guard.note_refusal(now, ask(Kind::Play).remote, Reason::IpDenied.into());
         }
         assert_eq!(refused(&core.decide(now, &ask(Kind::Play))), None);
     }

@@ -383,7 +383,12 @@ impl Rtmp {
         if ticket != answered {
             return;
         }
-        let Some(id) = core.sessions.facts(session).map(|facts| facts.id) else { return };
+        let Some(facts) = core.sessions.facts(session).map(Arc::clone) else { return };
+        let id = facts.id;
+        let verdict = verdict.and_then(|grant| {
+            let is_banned = core.is_banned_by_now(now, &facts, &grant.key);
+            if is_banned { Err(Box::new(CloseReason::from(Reason::Banned).into())) } else { Ok(grant) }
+        });
         match verdict {
             Ok(grant) if !kind.is_source() => {
                 core.authorize(now, session, grant.identity());
@@ -637,6 +642,7 @@ impl Rtmp {
             kind,
             protocol: Protocol::Rtmp,
             key: key.clone(),
+            asked_key: None,
             remote: self.remote,
             local: self.local,
             opened_at: self.contact_at,
@@ -753,9 +759,9 @@ impl Rtmp {
 /// A configuration that comes within the first frames is part of the start.
 const FIRST_HEADERS_FRAMES: u64 = 8;
 
-/// How long control may take to answer: longer than it waits for any back end, so that this ends only what control has
-/// lost sight of.
-const VERDICT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long control may take to answer: longer than it waits for any back end and for any seat
+/// (`admission.answer_timeout`, `admission.evict_timeout`), so that this ends only what control has lost sight of.
+const VERDICT_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// How long a refused peer may take to read why.
 const LAST_WORDS: Duration = Duration::from_secs(2);

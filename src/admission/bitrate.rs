@@ -11,6 +11,8 @@ pub struct Bitrate {
     full: usize,
     bucket_ends: Instant,
     sampled_at: Instant,
+    /// What had come in all at the last sample.
+    rx_bytes: u64,
     is_high: bool,
 }
 
@@ -33,7 +35,15 @@ impl Bitrate {
     /// Nothing measured yet.
     #[must_use]
     pub fn new(now: Instant, max_bps: u64) -> Self {
-        Self { max_bps, bits: [0; BUCKETS], full: 0, bucket_ends: now + WIDTH, sampled_at: now, is_high: false }
+        Self {
+            max_bps,
+            bits: [0; BUCKETS],
+            full: 0,
+            bucket_ends: now + WIDTH,
+            sampled_at: now,
+            rx_bytes: 0,
+            is_high: false,
+        }
     }
 
     /// What the publisher may send.
@@ -42,8 +52,19 @@ impl Bitrate {
         self.max_bps
     }
 
+    /// So many bytes have come since the publisher's beginning. What came since the last time counts for all of the time
+    /// between: whoever sends a picture and rests is judged by both.
+    pub fn handle_received(&mut self, now: Instant, rx_bytes: u64) -> Option<Finding> {
+        let ms = now.saturating_duration_since(self.sampled_at).as_millis();
+        let bits = u128::from(rx_bytes.saturating_sub(self.rx_bytes)) * 8;
+        // Twice in a millisecond: the next time has both.
+        let bps = bits.saturating_mul(1_000).checked_div(ms)?;
+        self.rx_bytes = rx_bytes;
+        self.handle_sample(now, u64::try_from(bps).unwrap_or(u64::MAX))
+    }
+
     /// `bps` was sent on average since the last sample.
-    pub fn handle_sample(&mut self, now: Instant, bps: u64) -> Option<Finding> {
+    fn handle_sample(&mut self, now: Instant, bps: u64) -> Option<Finding> {
         let mut finding = None;
         // After a minute without a sample nothing older counts, so there are never more rounds than buckets.
         for _ in 0..=BUCKETS {
@@ -125,6 +146,24 @@ mod tests {
         at += Duration::from_mins(2);
         let again = run(&mut bitrate, at, 10, 1_500_000);
         assert_eq!(again.len(), 1, "it is said again once it was below: {again:?}");
+    }
+
+    #[test]
+    fn a_picture_and_a_rest_are_judged_together() {
+        let start = Instant::now();
+        for (bytes, found) in
+            [(400_000, vec![]), (950_000, vec![Finding::High(1_520_000), Finding::TooHigh(1_520_000)])]
+        {
+            let mut bitrate = Bitrate::new(start, 1_000_000);
+            // Reports come while something comes: for a quarter of a second out of five.
+            let reports = (0..24).flat_map(|picture| [(picture, 4_750, bytes / 2), (picture, 5_000, bytes)]);
+            let samples = reports.map(|(picture, ms, of_it)| {
+                bitrate.handle_received(start + Duration::from_millis(picture * 5_000 + ms), picture * bytes + of_it)
+            });
+            let mut seen: Vec<Finding> = samples.flatten().collect();
+            seen.dedup();
+            assert_eq!(seen, found, "{bytes} bytes every five seconds");
+        }
     }
 
     #[test]

@@ -87,6 +87,7 @@ impl Outside {
 }
 
 /// The task behind the handles; [`run`](Self::run) it on control's runtime.
+#[allow(clippy::struct_excessive_bools, reason = "each is about something of its own")]
 pub struct Control {
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
@@ -236,6 +237,7 @@ impl Control {
                 let mut view = self.shared.view();
                 more |= self.model.sweep(&mut view, now, SWEEP_BUDGET);
                 view.bans.expire(now);
+                view.forget_sums();
                 view.decisions.clone_from(self.questions.counts());
                 self.journal.checkpoint(now, &view);
                 drop(view);
@@ -333,7 +335,7 @@ impl Control {
                 self.model.report(&mut self.shared.view(), &report, home, known, |row| {
                     journal.moved(row.facts.id);
                     if row.facts.kind.is_source() {
-                        questions.rate(now, row.facts.id, whole_bps(row.rates.rx_bps[0]));
+                        questions.received(now, row.facts.id, row.counters.rx_bytes);
                     }
                 });
             }
@@ -432,8 +434,8 @@ impl Control {
                 let view = self.shared.view();
                 self.endings.ban(now, &view, &shards, ban, reply, &mut self.orders, &mut self.out);
             }
-            Command::KeySet { rule, text, reply } => {
-                let _ = reply.send(self.questions.set_jwks(rule, &text));
+            Command::KeySet { rule, from, text, reply } => {
+                let _ = reply.send(self.questions.set_jwks(rule, &from, &text));
             }
             Command::Ready { at } => self.event(at, Event::Server(ServerEvent { at, what: ServerWhat::Ready })),
             Command::Configure { rules, reply } => {
@@ -465,7 +467,8 @@ impl Control {
     fn keep_ban(&mut self, now: Instant, ban: Ban) {
         let mut view = self.shared.view();
         if let Some(ledger) = self.journal.ledger() {
-            ledger.ban(StoredBan { whom: ban.whom.clone(), until_unix_ms: view.wall.unix_ms(ban.until) });
+            // The next start reads it by the clock of then, which is the one of now and not that of this start.
+            ledger.ban(StoredBan { whom: ban.whom.clone(), until_unix_ms: self.wall.unix_ms(ban.until) });
         }
         view.bans.insert(now, ban);
     }
@@ -626,12 +629,6 @@ impl Control {
             self.dropped_noted = outbox.dropped;
         }
     }
-}
-
-/// A rate without its fraction.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast from float saturates")]
-fn whole_bps(rate: f64) -> u64 {
-    rate as u64
 }
 
 /// The slowness that the tests ask for by name: all of control stands still for a while, as it would behind a slow disk.

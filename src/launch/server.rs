@@ -139,6 +139,8 @@ impl std::error::Error for StartError {}
 /// What could not be had. Everything that was started is stopped again.
 pub fn start_server(config: &Config) -> Result<Running, StartError> {
     let (wall, started_at) = (WallAnchor::now(), Instant::now());
+    // What can fail without any of the threads is tried before there are any.
+    let fetcher = Fetcher::new(&config.hook).map_err(|error| StartError::Configuration(error.to_string()))?;
     let count = check::shards(config);
     let mut claims = Vec::new();
     let (mut listeners, rtmp) = bind_rtmp(config, count, &mut claims)?;
@@ -211,7 +213,6 @@ pub fn start_server(config: &Config) -> Result<Running, StartError> {
     let history = ledger.as_ref().map(|ledger| History::new(ledger.files()));
     let backend = Server { control: handle.clone(), reloads: reloads_in };
     let router = crate::api::router_behind(&door, backend, history, &config.api);
-    let fetcher = Fetcher::new(&config.hook).map_err(|error| StartError::Configuration(error.to_string()))?;
     let telling = Telling { ledger, tellers, fetcher };
     std::thread::Builder::new()
         .name("control".into())
@@ -514,6 +515,7 @@ mod tests {
             kind: Kind::Publish,
             protocol: Protocol::Rtmp,
             key: StreamKey::new(&name("default"), &name("live"), &Name::stream("cam").unwrap()),
+            asked_key: None,
             remote: "192.0.2.1:5000".parse().unwrap(),
             local: "192.0.2.9:1935".parse().unwrap(),
             opened_at: now,
@@ -561,6 +563,6 @@ mod tests {
         });
         assert!(handle.events_recorded() > 0);
         assert!(handle.try_next_event(&mut handle.subscribe(Some(0))).is_none(), "it is on no record");
-        ledger.stop(Duration::from_secs(10));
+        assert!(ledger.stop(Duration::from_secs(10)));
     }
 }

@@ -80,7 +80,7 @@ impl Ledger {
 
     /// Commits what waits and ends. Waits for that, at most for `patience`, and says whether it has ended; what is
     /// recorded afterwards is dropped. May be called again to wait longer.
-    #[allow(clippy::must_use_candidate, reason = "most have no use for a ledger that is late")]
+    #[must_use = "false when time ran out first"]
     pub fn stop(&self, patience: Duration) -> bool {
         self.0.queue.stop(patience)
     }

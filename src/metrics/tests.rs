@@ -91,6 +91,7 @@ fn facts(n: u64, kind: Kind, stream: &str) -> Arc<Facts> {
         kind,
         protocol: Protocol::Rtmp,
         key: StreamKey::new(&name("default"), &name("live"), &name(stream)),
+        asked_key: None,
         remote: "192.0.2.1:1000".parse().unwrap(),
         local: "127.0.0.1:1935".parse().unwrap(),
         opened_at: Instant::now(),

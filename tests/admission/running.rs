@@ -23,6 +23,30 @@ fn admitted(room: &mut Room, terms: Terms) -> std::sync::Arc<sluicegate::session
     facts
 }
 
+/// Questions that wait, and those whose session did not wait.
+fn open_and_gone(room: &Room) -> (u64, u64) {
+    (room.desk.counts().open(), room.desk.counts().gone)
+}
+
+#[test]
+fn a_question_whose_session_leaves_is_no_longer_open() {
+    let mut room = rechecking(SECOND);
+    let facts = room.peer(Kind::Play, "cam", "");
+    room.ask(&facts);
+    assert_eq!(open_and_gone(&room), (1, 0));
+    room.close(&facts);
+    assert_eq!(open_and_gone(&room), (0, 1));
+    room.answer(allow(Terms::default()));
+    room.close(&facts);
+    assert_eq!(open_and_gone(&room), (0, 1), "an answer that comes too late is none");
+    admitted(&mut room, Terms::default());
+    let refused = room.peer(Kind::Play, "cam", "");
+    room.ask(&refused);
+    room.answer(deny());
+    room.close(&refused);
+    assert_eq!(open_and_gone(&room), (0, 1));
+}
+
 #[test]
 fn a_running_session_is_asked_about_again_and_only_a_no_ends_it() {
     let mut room = rechecking(SECOND * 60);
@@ -190,7 +214,7 @@ fn md_10_a_publisher_above_its_rate_is_noted_and_then_closed() {
     for second in 1..=60 {
         assert_eq!(room.ends, [], "after {second} s");
         room.now += SECOND;
-        room.desk.handle_rate(room.now, facts.id, 10_000_000);
+        room.desk.handle_received(room.now, facts.id, second * 1_250_000);
         room.drain();
         if !room.notes.is_empty() {
             noted_after.get_or_insert(second);
@@ -199,7 +223,7 @@ fn md_10_a_publisher_above_its_rate_is_noted_and_then_closed() {
     assert_eq!(noted_after, Some(10));
     assert_eq!(room.notes, [Note::BitrateHigh { bps: 10_000_000, max: 1_000_000 }]);
     assert_eq!(room.ends, [(facts.id, Reason::BitrateExceeded.into())]);
-    room.desk.handle_rate(room.now + SECOND, facts.id, 10_000_000);
+    room.desk.handle_received(room.now + SECOND, facts.id, 61 * 1_250_000);
     room.drain();
     assert_eq!(room.ends.len(), 1, "told once");
 }

@@ -44,10 +44,34 @@ fn the_command_deadline_runs_from_the_handshake_to_an_accepted_request() {
     peer.command(0, "createStream", 2.0, &[]).unwrap();
     peer.events();
     let request = peer.ask_publish("cam");
-    assert_eq!(peer.server.next_deadline(), Some(deadline), "asking is not being accepted");
+    assert_eq!(peer.server.next_deadline(), None, "whoever waits for an answer is not late");
     peer.server.reject(request, Refusal { code: "NetStream.Publish.Denied", description: "No." });
     assert_eq!(peer.server.next_deadline(), Some(deadline), "a refusal does not buy time");
     assert_eq!(peer.advance(6 * SECOND), Err(ProtocolError::Deadline("command")));
+}
+
+#[test]
+fn an_answer_that_comes_after_the_command_deadline_is_still_an_answer() {
+    let mut peer = Peer::handshaken();
+    peer.connect(crate::support::connect_object("live")).unwrap();
+    peer.server.accept_connect();
+    peer.command(0, "createStream", 2.0, &[]).unwrap();
+    peer.events();
+    let request = peer.ask_publish("cam");
+    peer.advance(60 * SECOND).unwrap();
+    peer.server.accept_publish(peer.now, request);
+    peer.advance(SECOND).unwrap();
+
+    // A no leaves it no time for another try.
+    let mut peer = Peer::handshaken();
+    peer.connect(crate::support::connect_object("live")).unwrap();
+    peer.server.accept_connect();
+    peer.command(0, "createStream", 2.0, &[]).unwrap();
+    peer.events();
+    let request = peer.ask_publish("cam");
+    peer.advance(60 * SECOND).unwrap();
+    peer.server.reject(request, Refusal { code: "NetStream.Publish.Denied", description: "No." });
+    assert_eq!(peer.advance(Duration::ZERO), Err(ProtocolError::Deadline("command")));
 }
 
 #[test]

@@ -215,6 +215,7 @@ pub fn facts(n: u64, kind: Kind, app: &str, stream: &str, remote: &str) -> Facts
         kind,
         protocol: Protocol::Rtmp,
         key: key("default", app, stream),
+        asked_key: None,
         remote: remote.parse().unwrap(),
         local: "192.0.2.1:1935".parse().unwrap(),
         opened_at: Instant::now() - Duration::from_secs(30) + Duration::from_millis(n),

@@ -104,6 +104,14 @@ impl Server {
         began.elapsed()
     }
 
+    /// Starts the server anew after it has ended, and kills it this much later, ready or not.
+    pub fn start_and_kill(&mut self, after: Duration) {
+        assert!(self.child.try_wait().unwrap().is_some(), "the server still runs");
+        self.child = spawn(self.dir.path(), None);
+        std::thread::sleep(after);
+        self.kill();
+    }
+
     /// A folder for its ledger, as `[ledger]` names it.
     pub fn ledger_of(dir: &tempfile::TempDir) -> String {
         format!("[ledger]\ndirectory = \"{}\"\n", dir.path().join("ledger").display())

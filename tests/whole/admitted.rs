@@ -167,3 +167,56 @@ fn who_leaves_before_the_answer_leaves_nothing_behind() {
     server.wait_for_sessions("", 0);
     Raw::publish(server.rtmp, "live", "two").start();
 }
+
+#[test]
+fn an_order_ends_whoever_still_waits_for_an_answer() {
+    let back_end = BackEnd::answering(|asked| {
+        let is_slow = asked["session"]["stream"] == "slow";
+        Say::yes(json!({"user": "anna"})).after(Duration::from_millis(if is_slow { 1_000 } else { 0 }))
+    });
+    let server = Server::start(&format!("{}[admission.limits]\nsessions_per_user = 1\n", back_end.ask("")));
+    let waiting = || {
+        let mut raw = Raw::publish(server.rtmp, "live", "slow");
+        let is_open = |_: &Raw| server.sessions("state=establishing").len() == 1;
+        assert!(raw.pump_until(PATIENCE, is_open), "no question is open");
+        let id = server.sessions("state=establishing")[0]["id"].as_str().unwrap().to_owned();
+        (raw, id)
+    };
+    let (mut raw, id) = waiting();
+    assert_eq!(server.call("DELETE", &format!("/v1/sessions/{id}"), None).0, 200);
+    raw.drain();
+    assert_eq!(server.wait_for_end(&id)["reason"], "kicked");
+    let (mut raw, id) = waiting();
+    let ban = json!({"address": "127.0.0.1", "kind": "publish", "app": "live", "stream": "slow", "ban_for": "1m"});
+    assert_eq!(server.call("POST", "/v1/bans", Some(&ban)).0, 200);
+    raw.drain();
+    assert_eq!(server.wait_for_end(&id)["reason"], "banned");
+    // The answer to both, who asked the same, comes and finds nobody: the one seat is free.
+    eventually("the question is answered", || {
+        server.metric("sluicegate_hook_requests_total", "result=\"allow\"") == back_end.asked().len() as f64
+    });
+    let mut next = Raw::publish(server.rtmp, "live", "quick").start();
+    next.send_picture(0);
+    server.wait_for_sessions("state=running", 1);
+}
+
+#[test]
+fn a_player_that_the_hook_sends_to_another_stream_gets_that_one() {
+    let back_end = BackEnd::answering(|asked| match asked["session"]["kind"].as_str() {
+        Some("play") => Say::yes(json!({"app": "inner", "stream": "real"})),
+        _ => Say::yes(json!({})),
+    });
+    let server =
+        Server::start(&format!("[shard]\ncount = 2\n[stream]\nresume_window = \"100ms\"\n{}", back_end.ask("")));
+    let mut publisher = Raw::publish(server.rtmp, "inner", "real").start();
+    publisher.send_picture(0);
+    let mut players: Vec<Raw> = (0..6).map(|_| Raw::play(server.rtmp, "live", "alias").start()).collect();
+    for player in &mut players {
+        assert!(player.pump_until(PATIENCE, |it| it.messages.iter().any(|message| message.type_id == 9)));
+    }
+    assert_eq!(server.wait_for_sessions("kind=play&app=inner&stream=real", 6)[0]["app"], "inner");
+    drop(publisher);
+    for player in &mut players {
+        assert!(player.pump_until(PATIENCE, |it| it.ended), "the stream does not end");
+    }
+}

@@ -161,3 +161,13 @@ fn running_sessions_go_on_when_the_back_end_is_gone() {
     });
     calm.assert_undisturbed(&server);
 }
+
+#[test]
+fn a_newcomer_may_wait_for_its_answer_longer_than_for_its_command() {
+    let back_end = BackEnd::answering(|_| Say::yes(json!({})).after(Duration::from_millis(2_500)));
+    let server = Server::start(&format!("[rtmp]\ncommand_timeout = \"1s\"\n{}", back_end.ask("")));
+    let mut publisher = Raw::publish(server.rtmp, "live", "patient").start();
+    publisher.send_picture(0);
+    let mut player = Raw::play(server.rtmp, "live", "patient").start();
+    assert!(player.pump_until(PATIENCE, |it| !it.messages.is_empty()));
+}

@@ -1,11 +1,12 @@
 //! The process is killed while they publish and watch: what is on record afterwards, and who hears of it.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::back_end::BackEnd;
+use crate::support::back_end::{BackEnd, Say};
 use crate::support::raw::Raw;
 use crate::support::{Server, eventually};
 
@@ -54,6 +55,17 @@ fn history(server: &Server) -> BTreeMap<String, Value> {
     assert_eq!(status, 200, "{page}");
     let sessions = page["sessions"].as_array().unwrap().iter();
     sessions.map(|it| (it["id"].as_str().unwrap().to_owned(), it.clone())).collect()
+}
+
+/// The ledger's own look at its files finds nothing.
+fn assert_whole_files(dir: &tempfile::TempDir) {
+    let output = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
+        .args(["ledger", "verify"])
+        .arg(dir.path().join("ledger"))
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&said));
 }
 
 /// Everything that ran when it was killed is closed as such, with bytes of at least `at_least`.
@@ -203,6 +215,7 @@ fn kills_at_any_moment_of_comings_and_goings_leave_no_start_without_its_stop() {
     });
     back_end.assert_whole();
     assert!(history(&server).values().all(|it| it["state"] == "closed"));
+    assert_whole_files(&dir);
 }
 
 #[test]
@@ -222,4 +235,46 @@ fn sums_outlive_the_process() {
     server.kill();
     server.start_again();
     assert_eq!((sums(&server), finished(&server)), before);
+}
+
+#[test]
+fn kills_in_the_middle_of_the_recovery_tell_nothing_twice_and_forget_nothing() {
+    let (back_end, dir) = (BackEnd::start(), tempfile::tempdir().unwrap());
+    let mut server = server(&dir, &back_end, "");
+    let mut show = Show::start(&server, 20);
+    show.go_on(Duration::from_millis(200));
+    server.kill();
+    // From before the files are open until after receivers are told.
+    for after in [5, 15, 25, 40, 60, 90] {
+        server.start_and_kill(Duration::from_millis(after));
+    }
+    server.start_again();
+    back_end.wait_for_ends(21);
+    server.settle();
+    let told = back_end.assert_whole();
+    assert_eq!(told.len(), 21);
+    for events in told.values() {
+        let closed = events.last().unwrap();
+        assert_eq!((&closed["reason"], &closed["recovered"]), (&"server_crash".into(), &true.into()), "{closed:#}");
+    }
+    assert!(history(&server).values().all(|it| it["reason"] == "server_crash"));
+    assert_whole_files(&dir);
+    assert_eq!(server.get("/v1/history/summary").1["total"]["sums"]["sessions"], 21);
+}
+
+#[test]
+fn who_waited_for_an_answer_when_the_process_was_killed_is_closed_and_told() {
+    let (back_end, dir) =
+        (BackEnd::answering(|_| Say::yes(json!({})).after(Duration::from_secs(30))), tempfile::tempdir().unwrap());
+    let mut server = server(&dir, &back_end, &format!("[admission]\nanswer_timeout = \"1m\"\n{}", back_end.ask("")));
+    let mut waiting = Raw::publish(server.rtmp, "live", "asked");
+    waiting.pump_until(Duration::from_secs(5), |_| !back_end.told_of("session.opened").is_empty());
+    assert_eq!(server.sessions("state=establishing").len(), 1);
+    server.kill();
+    server.start_again();
+    let closed = back_end.wait_for_ends(1);
+    assert_eq!((&closed[0]["reason"], &closed[0]["recovered"]), (&"server_crash".into(), &true.into()), "{closed:#?}");
+    let told = back_end.assert_whole();
+    assert!(told.values().flatten().all(|event| event["type"] != "session.started"), "{told:#?}");
+    assert_eq!(history(&server).values().next().unwrap()["started_at"], Value::Null);
 }

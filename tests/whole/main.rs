@@ -6,6 +6,7 @@ mod support;
 
 mod admitted;
 mod banned;
+mod crowded;
 mod failing_back_end;
 mod killed;
 mod limited;

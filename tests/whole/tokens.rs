@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::support::peers::{self, Running};
 use crate::support::raw::Raw;
 use crate::support::{PATIENCE, Server, scratch};
 
@@ -151,7 +152,7 @@ fn json_web_tokens_of_three_families_open_and_end() {
     let mut short = Vec::new();
     for (algorithm, sign) in &families {
         let later = unix_seconds() + 600;
-        let token = jwt(algorithm, &claims(later, algorithm), &sign);
+        let token = jwt(algorithm, &claims(later, algorithm), sign);
         let raw = try_publish(&server, &format!("{algorithm}?token={token}")).expect("the token opens");
         assert_user(&server, &raw, "anna");
         let wrong_stream = try_publish(&server, &format!("other?token={token}")).err();
@@ -159,10 +160,10 @@ fn json_web_tokens_of_three_families_open_and_end() {
         let cut = &token[..token.len() - 6];
         let wrong_signature = try_publish(&server, &format!("{algorithm}?token={cut}AAAAAA")).err();
         assert_eq!(wrong_signature.as_deref(), Some("auth_denied"), "{algorithm}");
-        let over = jwt(algorithm, &claims(unix_seconds() - 60, algorithm), &sign);
+        let over = jwt(algorithm, &claims(unix_seconds() - 60, algorithm), sign);
         assert_eq!(try_publish(&server, &format!("{algorithm}?token={over}")).err().as_deref(), Some("token_expired"));
         let name = format!("{algorithm}-short");
-        let token = jwt(algorithm, &claims(unix_seconds() - 27, &name), &sign);
+        let token = jwt(algorithm, &claims(unix_seconds() - 27, &name), sign);
         let raw = try_publish(&server, &format!("{name}?token={token}")).expect("it is tolerated");
         let id = server.wait_for_sessions(&format!("remote={}", raw.local()), 1)[0]["id"].clone();
         short.push((raw, id));
@@ -218,4 +219,42 @@ fn a_key_set_is_read_at_the_start_and_again_when_a_token_names_a_key_that_is_new
         publisher.is_ok()
     });
     assert_eq!(try_publish(&server, &format!("more?token={old}")).err().as_deref(), Some("auth_denied"));
+}
+
+#[test]
+fn ffmpeg_publishes_with_a_token_and_plays_by_a_signed_url() {
+    let server = Server::start(&format!(
+        "[admission]\nplay = \"deny\"\n[[admission.jwt]]\nsecrets = [\"{SECRET}\"]\nkinds = [\"publish\"]\nrequire_stream = true\n\
+         [[admission.signed]]\nsecrets = [\"{SECRET}\"]\nkinds = [\"play\"]\n"
+    ));
+    let (_dir, dir) = scratch();
+    let clip = dir.join("clip.flv");
+    peers::make_clip(&clip, 2);
+    let later = unix_seconds() + 600;
+    let claims = format!("{{\"sub\":\"anna\",\"exp\":{later},\"stream\":\"live/*\",\"kinds\":[\"publish\"]}}");
+    let token = jwt("HS256", &claims, &format!("openssl dgst -sha256 -hmac {SECRET} -binary"));
+    let _publisher = Running::start(peers::ffmpeg().args(["-re", "-stream_loop", "-1", "-i"]).arg(&clip).args([
+        "-c",
+        "copy",
+        "-f",
+        "flv",
+        &server.url(&format!("live/cam?token={token}")),
+    ]));
+    server.wait_for_sessions("kind=publish&user=anna&state=running", 1);
+    let play = |name: &str| {
+        let url = server.url(&format!("live/{name}"));
+        Running::start(peers::ffmpeg().args(["-rw_timeout", "15000000", "-i", &url]).args([
+            "-frames:v",
+            "10",
+            "-c",
+            "copy",
+            "-f",
+            "null",
+            "-",
+        ]))
+    };
+    let mut player = play(&signed("play", "cam", later));
+    assert!(player.wait(), "{}", player.errors());
+    assert!(!play("cam").wait(), "it plays without a signature");
+    assert!(!play(&signed("play", "cam", unix_seconds() - 60)).wait(), "it plays by a URL that is over");
 }

@@ -66,7 +66,8 @@ fn every_session_is_told_from_start_to_end_with_the_bytes_that_the_player_counte
 #[test]
 fn a_receiver_that_was_away_hears_everything_in_order_and_once() {
     let (back_end, dir) = (BackEnd::start(), tempfile::tempdir().unwrap());
-    let server = with_ledger(&dir, &back_end.tell("events = [\"session.*\"]"));
+    let updates = "[sessions]\nupdate_every = \"1s\"\n";
+    let server = with_ledger(&dir, &format!("{updates}{}", back_end.tell("events = [\"session.*\"]")));
     a_show(&server, "before", 2);
     back_end.wait_for_ends(3);
     back_end.go_down();
@@ -166,4 +167,75 @@ fn a_server_that_ends_in_good_order_leaves_nothing_to_recover() {
     let names: Vec<_> = back_end.told().iter().map(|it| it["type"].clone()).collect();
     let count = |name: &str| names.iter().filter(|it| **it == name).count();
     assert_eq!((count("server.ready"), count("server.draining")), (2, 1), "{names:?}");
+}
+
+#[test]
+fn a_dead_receiver_does_not_keep_the_server_from_ending_well() {
+    // By one signal, and by a second one that wants it at once.
+    for signals in [1, 2] {
+        let (back_end, dir) = (BackEnd::start(), tempfile::tempdir().unwrap());
+        let mut server = with_ledger(&dir, &back_end.tell(""));
+        back_end.go_down();
+        let mut publisher = Raw::publish(server.rtmp, "live", "untold").start();
+        publisher.send_picture(0);
+        server.wait_for_sessions("state=running", 1);
+        server.signal(libc::SIGINT);
+        publisher.drain();
+        drop(publisher);
+        if signals > 1 {
+            eventually("the last session is over", || server.log().contains("session_closed"));
+            server.signal(libc::SIGINT);
+        }
+        assert_eq!(server.wait(PATIENCE).code(), Some(0), "{signals} signals");
+        // The next life tells it.
+        back_end.go_up();
+        server.start_again();
+        let closed = back_end.wait_for_ends(1);
+        assert_ne!(closed[0]["recovered"], true, "{closed:#?}");
+        back_end.assert_whole();
+    }
+}
+
+#[test]
+fn a_receiver_that_is_away_holds_up_no_other() {
+    let (here, away, dir) = (BackEnd::start(), BackEnd::start(), tempfile::tempdir().unwrap());
+    away.go_down();
+    let to_away = away.tell("events = [\"session.*\"]").replace("\"log\"", "\"away\"");
+    let server = with_ledger(&dir, &format!("{}{to_away}", here.tell("events = [\"session.*\"]")));
+    a_show(&server, "one", 3);
+    here.wait_for_ends(4);
+    assert_eq!(here.assert_whole().len(), 4);
+    away.go_up();
+    away.wait_for_ends(4);
+    assert_eq!(away.assert_whole().len(), 4);
+    assert_eq!((here.told_of("session.closed").len(), here.repeats()), (4, 0));
+}
+
+#[test]
+fn a_token_reaches_the_back_end_that_is_asked_and_nobody_else() {
+    let (back_end, dir) = (BackEnd::start(), tempfile::tempdir().unwrap());
+    let server = with_ledger(&dir, &format!("{}{}", back_end.ask(""), back_end.tell("events = [\"*\"]")));
+    let mut publisher = Raw::publish(server.rtmp, "live?token=hunter2", "cam?key=hunter2").start();
+    publisher.send_picture(0);
+    let mut player = Raw::play(server.rtmp, "live", "cam?sign=hunter2&token=hunter2").start();
+    assert!(player.pump_until(PATIENCE, |it| !it.messages.is_empty()));
+    let lists = ["/v1/sessions", "/v1/streams", "/v1/node", "/v1/summary", "/metrics", "/v1/history/sessions"];
+    let says_nothing = |server: &Server| {
+        for path in lists.into_iter().chain(["/v1/history/export?format=csv", "/v1/events?after=0-0&for=100ms"]) {
+            let (status, text) = server.call_text("GET", path, None);
+            assert_eq!(status, 200, "{path}");
+            assert!(!text.contains("hunter2"), "{path}: {text}");
+        }
+    };
+    says_nothing(&server);
+    drop((publisher, player));
+    back_end.wait_for_ends(2);
+    says_nothing(&server);
+    assert!(!server.log().contains("hunter2"), "the log has it");
+    for event in back_end.told() {
+        assert!(!event.to_string().contains("hunter2"), "{event:#}");
+    }
+    let asked = back_end.asked();
+    assert_eq!(asked.len(), 2);
+    assert!(asked.iter().all(|question| question["session"]["query"].as_str().unwrap().contains("hunter2")));
 }

@@ -115,3 +115,28 @@ fn newcomers_are_refused_while_nothing_can_be_recorded_where_that_is_wanted() {
         next.started
     });
 }
+
+#[test]
+fn what_nobody_heard_may_be_lost_with_the_process_and_what_was_heard_is_not() {
+    let (back_end, dir) = (BackEnd::start(), tempfile::tempdir().unwrap());
+    let mut server =
+        Server::start(&format!("{}{}", Server::ledger_of(&dir), back_end.tell("events = [\"session.*\"]")));
+    let calm = Calm::start(&server, "was-there");
+    eventually("both are told", || back_end.told_of("session.started").len() == 2);
+    let disk = Connection::open(day_file(&dir.path().join("ledger"))).unwrap();
+    disk.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let _unheard = Raw::publish(server.rtmp, "live", "unheard").start();
+    server.wait_for_sessions("stream=unheard", 1);
+    server.settle();
+    server.kill();
+    disk.execute_batch("ROLLBACK").unwrap();
+    drop(disk);
+    server.start_again();
+    back_end.wait_for_ends(2);
+    server.settle();
+    assert_eq!(back_end.assert_whole().len(), 2);
+    let (_, page) = server.get("/v1/history/sessions");
+    let streams: Vec<_> = page["sessions"].as_array().unwrap().iter().map(|row| row["stream"].clone()).collect();
+    assert_eq!(streams, ["was-there", "was-there"], "{page:#}");
+    drop(calm);
+}

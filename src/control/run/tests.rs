@@ -340,6 +340,52 @@ fn a_shard_that_does_not_answer_has_the_rules_in_its_mail_and_the_caller_is_told
     });
 }
 
+#[test]
+fn fa_18_a_ban_is_stored_by_the_wall_clock_as_it_is_now() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = crate::ledger::Settings {
+        directory: directory.path().to_str().unwrap().into(),
+        ..crate::ledger::Settings::default()
+    };
+    let began = Instant::now();
+    let ledger = crate::ledger::open(&settings, WallAnchor::now(), began).unwrap().start().unwrap();
+    // The clock was an hour behind when the server started, and has been set since.
+    let an_hour = Duration::from_hours(1);
+    let behind = WallAnchor::at(began, Duration::from_millis(WallAnchor::now().unix_ms(began)).saturating_sub(an_hour));
+    let outside = Outside { ledger: Some((ledger.clone(), Duration::from_secs(5))), ..Outside::alone() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let until = tokio::task::LocalSet::new().block_on(&runtime, async {
+        let (handle, control) = start(&Setup { wall: behind, ..setup(1) }, outside);
+        let mut events = handle.subscribe(None);
+        let wires = Wires::new(1, 100);
+        let task = tokio::task::spawn_local(control.run(wires.clone()));
+        let stepped = async {
+            while handle.next_happened(&mut events).await.1.event.name() != "server.clock_step" {}
+            let until = Instant::now() + an_hour;
+            let banned = handle.ban(Ban { whom: whom(), until });
+            let obeyed = async {
+                let ToShard::Ban { order, .. } = wires.next(0).await else { panic!("no ban") };
+                wires.tell(0, ToControl::Done { order, count: 1 });
+                let ToShard::Close { order, .. } = wires.next(0).await else { return };
+                wires.tell(0, ToControl::Done { order, count: 0 });
+            };
+            tokio::select! {
+                banned = banned => assert!(banned.is_ok(), "{banned:?}"),
+                () = async { obeyed.await; std::future::pending().await } => {}
+            }
+            until
+        };
+        let until = tokio::time::timeout(Duration::from_secs(30), stepped).await.expect("the test hangs");
+        task.abort();
+        until
+    });
+    assert!(ledger.stop(Duration::from_secs(10)));
+    drop(ledger);
+    let stored = crate::ledger::open(&settings, WallAnchor::now(), Instant::now()).unwrap().bans();
+    let (is, should) = (stored[0].until_unix_ms, WallAnchor::now().unix_ms(until));
+    assert!(is.abs_diff(should) < 60_000, "it ends at {is}, and should at {should}");
+}
+
 #[cfg(feature = "faults")]
 #[test]
 fn fa_13_a_full_disk_is_told_at_once_and_newcomers_are_refused_by_the_shards() {
@@ -387,5 +433,60 @@ fn fa_13_a_full_disk_is_told_at_once_and_newcomers_are_refused_by_the_shards() {
         tokio::time::timeout(Duration::from_secs(30), test).await.expect("the test hangs");
         task.abort();
     });
-    ledger.stop(Duration::from_secs(10));
+    assert!(ledger.stop(Duration::from_secs(10)));
+}
+
+#[test]
+fn md_10_reports_close_a_publisher_that_sends_too_much_and_none_that_rests_between_pictures() {
+    use crate::admission::settings::Limits;
+    use crate::admission::{Access, Gate};
+    use crate::session::{SessionSample, State};
+
+    let limits = Limits { publish_bps_max: 1_000_000, ..Limits::default() };
+    let settings =
+        crate::admission::Settings { publish: Access::Open, limits, ..crate::admission::Settings::default() };
+    let gate = Arc::new(Gate::new(&settings, &[]));
+    let desk = Desk::new(&settings, Vec::new(), gate, WallAnchor::now()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let (_handle, control) = start(&setup(1), Outside { desk, ..Outside::alone() });
+        let wires = Wires::new(1, 100);
+        let task = tokio::task::spawn_local(control.run(wires.clone()));
+        let pausing = Arc::new(facts(1, 0, Kind::Publish, "live/pausing", "192.0.2.1:1000"));
+        let steady = Arc::new(facts(2, 0, Kind::Publish, "live/steady", "192.0.2.1:1001"));
+        for publisher in [&pausing, &steady] {
+            wires.tell(0, change(publisher, What::Opened));
+            wires.tell(0, ask(publisher));
+            assert!(matches!(wires.next(0).await, ToShard::Verdict { verdict: Ok(_), .. }));
+        }
+        let mut closed = Vec::new();
+        // Two minutes of a report each quarter of a second, with whatever changed.
+        for quarter in 1..=480_u64 {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let sample = |id, rx_bytes| SessionSample {
+                id,
+                state: State::Running,
+                counters: Counters { rx_bytes, ..Counters::default() },
+                queue_bytes: 0,
+            };
+            // 150,000 bytes a second; 400,000 bytes every five seconds.
+            let mut sessions = vec![sample(steady.id, quarter * 37_500)];
+            if quarter.is_multiple_of(20) {
+                sessions.push(sample(pausing.id, quarter / 20 * 400_000));
+            }
+            let (streams, load) = (Vec::new(), ShardLoad::default());
+            let at = tokio::time::Instant::now().into_std();
+            wires.tell(0, ToControl::Report(Box::new(Report { shard: ShardId(0), at, sessions, streams, load })));
+            tokio::task::yield_now().await;
+            while let Some(mail) = wires.take(0) {
+                if let ToShard::Close { sessions, reason, .. } = mail {
+                    closed.push((quarter / 4, sessions, reason));
+                }
+            }
+        }
+        let [(second, sessions, reason)] = closed.as_slice() else { panic!("{closed:?}") };
+        assert_eq!((sessions, *reason), (&vec![steady.id], Reason::BitrateExceeded.into()));
+        assert!((60..=66).contains(second), "after {second} s");
+        task.abort();
+    });
 }

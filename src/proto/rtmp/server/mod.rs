@@ -136,7 +136,8 @@ pub struct Server {
     held_input: Held,
     /// Messages that may still be obeyed in this turn; `None` where the owner has no turns.
     turn_left: Option<u32>,
-    /// When a publish or play must have been accepted; `None` while one is.
+    /// When a publish or play must have been accepted, but for the time that the owner takes to answer; `None` while one
+    /// is accepted.
     command_deadline: Option<Deadline>,
     /// All bytes that ever came, handshake included.
     received_bytes: u64,
@@ -291,7 +292,7 @@ impl Server {
             Stage::Closing => return None,
             Stage::AwaitConnect | Stage::ConnectAsked(_) | Stage::Connected => {}
         }
-        let command = self.command_deadline.map(|deadline| match deadline {
+        let command = self.command_deadline.filter(|_| !self.is_asked()).map(|deadline| match deadline {
             Deadline::At(at) => at,
             Deadline::FromNextTick => self.now,
         });
@@ -1044,10 +1045,15 @@ impl Server {
         }
     }
 
+    /// True while the owner owes an answer: then it is not the peer who is late. The deadline waits, and is not moved.
+    fn is_asked(&self) -> bool {
+        matches!(self.activity, Activity::PublishAsked(_) | Activity::PlayAsked(_))
+    }
+
     fn check_stage_deadline(&self, now: Instant) -> Result<(), ProtocolError> {
         let (deadline, stage) = match (&self.stage, self.command_deadline) {
             (Stage::Handshake { deadline, .. }, _) => (*deadline, "handshake"),
-            (_, Some(Deadline::At(deadline))) => (deadline, "command"),
+            (_, Some(Deadline::At(deadline))) if !self.is_asked() => (deadline, "command"),
             _ => return Ok(()),
         };
         if now >= deadline { Err(ProtocolError::Deadline(stage)) } else { Ok(()) }
