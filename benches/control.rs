@@ -34,6 +34,7 @@ fn server(start: Instant) -> (Model, View) {
             kind: Kind::Play,
             protocol: Protocol::Rtmp,
             key: StreamKey::new(&name("default"), &name("live"), &name(&format!("cam{}", n % 100))),
+            asked_key: None,
             remote: format!("10.0.{}.{}:4000", n / 250, n % 250).parse().unwrap(),
             local: "192.0.2.1:1935".parse().unwrap(),
             opened_at: start,

@@ -1,7 +1,10 @@
 //! What the ledger does most: taking down sessions with what is told of them, and the counters of those that run; and
 //! what a start does after a crash. One writer thread, flushes included, in a folder of the temporary directory.
 //!
-//! `cargo bench --bench ledger` prints records a second and the share of a core that the writer takes.
+//! ```text
+//! cargo bench --bench ledger                          # records a second and the share of a core that the writer takes
+//! cargo bench --bench ledger -- --recovery 1000000    # only the start after a crash, with so many sessions running
+//! ```
 
 #![allow(missing_docs)]
 
@@ -30,6 +33,7 @@ fn facts(n: u64, at: Instant) -> Arc<Facts> {
         kind: Kind::Play,
         protocol: Protocol::Rtmp,
         key: StreamKey::new(&name("default"), &name("live"), &name(&format!("cam{}", n % 100))),
+        asked_key: None,
         remote: format!("10.{}.{}.{}:4000", n >> 16 & 255, n >> 8 & 255, n & 255).parse().unwrap(),
         local: "192.0.2.1:1935".parse().unwrap(),
         opened_at: at,
@@ -118,6 +122,10 @@ fn measure(what: &str, records: u64, work: impl FnOnce()) {
 }
 
 fn main() {
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--recovery").skip(1);
+    if let Some(running) = arguments.next() {
+        return recovery(running.parse().expect("a number of sessions"));
+    }
     let folder = tempfile::tempdir().unwrap();
     let mut server = Server::open(folder.path());
     for is_told in [false, true] {
@@ -160,13 +168,30 @@ fn main() {
     });
     println!("dropped: {:?}", server.ledger.status().dropped);
 
-    // What a crash leaves: the files as they are, in another folder.
+    let size = std::fs::metadata(folder.path().join("2026-11-20.db")).unwrap().len();
+    println!("file: {} sessions, {} MiB", 2 * LIVES + RUNNING, size >> 20);
+    crash(folder.path(), &server);
+}
+
+/// A start with nothing on record but sessions that ran, all of which had started.
+fn recovery(running: u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::open(folder.path());
+    for n in 0..running {
+        let facts = facts(n, server.start);
+        server.record(&facts, 1, What::Opened, false);
+        server.record(&facts, 2, What::Started, false);
+    }
+    server.settle();
+    crash(folder.path(), &server);
+}
+
+/// What a crash leaves: the files as they are, in another folder. A server starts on them.
+fn crash(folder: &std::path::Path, server: &Server) {
     let crashed = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(folder.path()).unwrap().flatten() {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
         std::fs::copy(entry.path(), crashed.path().join(entry.file_name())).unwrap();
     }
-    let size = std::fs::metadata(crashed.path().join("2026-11-20.db")).unwrap().len();
-    println!("file: {} sessions, {} MiB", 2 * LIVES + RUNNING, size >> 20);
     server.ledger.stop(Duration::from_mins(1));
     Server::open(crashed.path()).ledger.stop(Duration::from_mins(1));
 }

@@ -39,6 +39,7 @@ impl Maker {
             kind: Kind::Play,
             protocol: Protocol::Rtmp,
             key: self.key.clone(),
+            asked_key: None,
             remote: SocketAddr::from(([192, 0, 2, 1], 40_000)),
             local: SocketAddr::from(([192, 0, 2, 2], 1935)),
             opened_at: self.now,

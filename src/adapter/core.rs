@@ -133,12 +133,23 @@ impl Core {
         decision
     }
 
+    /// True when a session may not begin under either of its names, the one that it asked for and the one that it was
+    /// given: a ban may have come while the question was open. Counts what a ban refused.
+    pub fn is_banned_by_now(&mut self, now: Instant, facts: &Facts, granted: &StreamKey) -> bool {
+        let asked = Request::of(facts);
+        let is_banned = self.policy.bans.is_banned(now, &asked)
+            || (asked.key != *granted
+                && self.policy.bans.is_banned(now, &Request { key: granted.clone(), ..asked.clone() }));
+        self.ban_hits = self.ban_hits.saturating_add(u64::from(is_banned));
+        is_banned
+    }
+
     /// Puts new rules of admission in force, and tells which running sessions these turn away and the old ones did
     /// not, each with the reason to be given. A session that something else than these rules let in is left to that.
     pub fn change_gate(&mut self, gate: Arc<Gate>) -> Vec<(SessionId, CloseReason)> {
         let old = std::mem::replace(&mut self.policy.gate, gate);
         let turned_away = self.sessions.iter().filter_map(|(_, facts)| {
-            let reason = self.policy.turned_away_since(&old, &request_of(facts))?;
+            let reason = self.policy.turned_away_since(&old, &Request::of(facts))?;
             Some((facts.id, reason))
         });
         turned_away.collect()
@@ -225,17 +236,5 @@ impl Core {
         while let Some(change) = self.sessions.poll_change() {
             self.outbox.push_back(Outgoing::Event(Event::Session(change)));
         }
-    }
-}
-
-/// What a running session asked for when it came.
-fn request_of(facts: &Facts) -> Request {
-    Request {
-        kind: facts.kind,
-        protocol: facts.protocol,
-        key: facts.key.clone(),
-        remote: facts.remote,
-        local: facts.local,
-        query: facts.query.clone(),
     }
 }

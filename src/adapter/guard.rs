@@ -17,6 +17,8 @@ pub struct Guard {
     /// What failed by a defect of ours.
     pub types: Option<Arc<SessionTypes>>,
     load: Load,
+    /// Nothing can be recorded of newcomers, and they are to stay outside for it.
+    is_unrecorded: bool,
     /// The settings of a server without pressure.
     sessions: Settings,
     rtmp: Arc<rtmp::Settings>,
@@ -26,13 +28,18 @@ impl Guard {
     /// A guard of a server without pressure.
     #[must_use]
     pub fn new(sessions: Settings, rtmp: Arc<rtmp::Settings>) -> Self {
-        Self { sources: None, types: None, load: Load::default(), sessions, rtmp }
+        Self { sources: None, types: None, load: Load::default(), is_unrecorded: false, sessions, rtmp }
     }
 
     /// How hard pressed the server is.
     #[must_use]
     pub fn load(&self) -> Load {
         self.load
+    }
+
+    /// Whether newcomers can be recorded, or need not be. Who is here stays either way.
+    pub fn set_recorded(&mut self, is_recorded: bool) {
+        self.is_unrecorded = !is_recorded;
     }
 
     /// Why a request is refused before anybody is asked, if it is.
@@ -44,16 +51,16 @@ impl Guard {
         if self.sources.as_ref().is_some_and(|sources| sources.is_refused(now, request.remote)) {
             return Some(CloseReason::with(Reason::LimitExceeded, "auth_failures_per_ip"));
         }
+        if self.is_unrecorded && matches!(request.kind, Kind::Publish | Kind::Play) {
+            return Some(CloseReason::with(Reason::Overload, "ledger"));
+        }
         self.load.state.refuses(request.kind)
     }
 
     /// Somebody was refused: counts it if it was for what they said of themselves. That nobody could decide is
-    /// not the peer's failure, and an address rule has nobody guess.
+    /// not the peer's failure, and who is refused for its address cannot guess a better one.
     pub fn note_refusal(&self, now: Instant, remote: SocketAddr, reason: CloseReason) {
-        let is_failure = matches!(
-            reason.reason,
-            Reason::AuthDenied | Reason::ReauthDenied | Reason::TokenExpired | Reason::IpDenied
-        );
+        let is_failure = matches!(reason.reason, Reason::AuthDenied | Reason::ReauthDenied | Reason::TokenExpired);
         if let Some(sources) = self.sources.as_ref().filter(|_| is_failure) {
             sources.note_failure(now, remote);
         }
@@ -153,6 +160,18 @@ mod tests {
     }
 
     #[test]
+    fn fa_13_nobody_comes_in_while_nothing_can_be_recorded() {
+        let now = Instant::now();
+        let mut core = core(Access::Open);
+        core.guard.set_recorded(false);
+        for kind in [Kind::Publish, Kind::Play] {
+            assert_eq!(refused(&core.decide(now, &ask(kind))).as_deref(), Some("overload:ledger"));
+        }
+        core.guard.set_recorded(true);
+        assert_eq!(refused(&core.decide(now, &ask(Kind::Play))), None);
+    }
+
+    #[test]
     fn load_yellow_shrinks_deadlines_and_green_restores_them() {
         let mut core = core(Access::Open);
         let (sessions, rtmp) = (core.settings.clone(), Arc::clone(&core.rtmp));
@@ -192,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_auth_failures_do_not_blame_the_peer_for_a_back_end_that_is_down() {
+    fn limits_auth_failures_do_not_blame_the_peer_for_a_back_end_that_is_down_or_for_its_address() {
         let now = Instant::now();
         let mut core = core(Access::Open);
         let limits = crate::admission::sources::Limits {
@@ -207,6 +226,7 @@ mod tests {
         for _ in 0..100 {
             core.guard.note_refusal(now, ask(Kind::Play).remote, Reason::AuthUnavailable.into());
             core.guard.note_refusal(now, ask(Kind::Play).remote, Reason::Banned.into());
+            core.guard.note_refusal(now, ask(Kind::Play).remote, Reason::IpDenied.into());
         }
         assert_eq!(refused(&core.decide(now, &ask(Kind::Play))), None);
     }

@@ -383,7 +383,12 @@ impl Rtmp {
         if ticket != answered {
             return;
         }
-        let Some(id) = core.sessions.facts(session).map(|facts| facts.id) else { return };
+        let Some(facts) = core.sessions.facts(session).map(Arc::clone) else { return };
+        let id = facts.id;
+        let verdict = verdict.and_then(|grant| {
+            let is_banned = core.is_banned_by_now(now, &facts, &grant.key);
+            if is_banned { Err(Box::new(CloseReason::from(Reason::Banned).into())) } else { Ok(grant) }
+        });
         match verdict {
             Ok(grant) if !kind.is_source() => {
                 core.authorize(now, session, grant.identity());
@@ -637,6 +642,7 @@ impl Rtmp {
             kind,
             protocol: Protocol::Rtmp,
             key: key.clone(),
+            asked_key: None,
             remote: self.remote,
             local: self.local,
             opened_at: self.contact_at,

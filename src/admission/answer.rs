@@ -41,7 +41,7 @@ pub struct Terms {
     pub recheck_every: Option<Duration>,
     /// How long the same question need not be asked again.
     pub cache_for: Option<Duration>,
-    /// How many sessions the user may have at once.
+    /// How many sessions the user may have at once; with 0 it is refused.
     pub sessions_max: Option<u32>,
     /// What happens at that limit.
     pub at_limit: Option<AtLimit>,

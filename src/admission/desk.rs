@@ -56,12 +56,17 @@ pub enum EgressScope<'a> {
     Server,
 }
 
-/// What has been measured, in bits a second; 0 where nothing has been.
+/// What the server knows: what has been measured, in bits a second and 0 where nothing has been, and who publishes.
 pub trait Measured {
     /// What a stream's publisher sends.
     fn stream_bps(&self, key: &StreamKey) -> u64;
-    /// What players are sent.
+    /// What players are sent. It may be as of a moment ago: whoever came since is counted by what is expected of them.
     fn egress_bps(&self, scope: EgressScope<'_>) -> u64;
+    /// True when a publisher with these facts is going to be refused because of who holds the stream. Nobody is ended to
+    /// make room for such a one.
+    fn refuses_publisher(&self, _facts: &Facts) -> bool {
+        false
+    }
 }
 
 /// What to do next.
@@ -133,6 +138,8 @@ pub struct Counts {
     pub allowed: u64,
     /// Of those, refused, by reason.
     pub refused: BTreeMap<CloseReason, u64>,
+    /// Of those, left without an answer because the session ended first.
+    pub gone: u64,
     /// Sessions ended, by reason.
     pub ended: BTreeMap<CloseReason, u64>,
     /// Questions put to back ends.
@@ -147,6 +154,14 @@ pub struct Counts {
     pub let_in: u64,
     /// Failures of back ends, by their word.
     pub failures: BTreeMap<&'static str, u64>,
+}
+
+impl Counts {
+    /// Questions that wait for their answer.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        self.questions.saturating_sub(self.allowed + self.refused.values().sum::<u64>() + self.gone)
+    }
 }
 
 /// See the module.
@@ -366,11 +381,12 @@ impl Desk {
 
     /// A session has ended, whether admitted, refused or still waiting. Said twice, it changes nothing.
     pub fn handle_closed(&mut self, now: Instant, session: SessionId, measured: &dyn Measured) {
-        if let Some(waiting) = self.waiting.remove(&session)
-            && let Stage::Evicting { victim, deadline } = waiting.stage
-        {
-            self.promised.remove(&victim);
-            self.timers.remove(&(deadline, Timer::Seat(session)));
+        if let Some(waiting) = self.waiting.remove(&session) {
+            self.counts.gone += 1;
+            if let Stage::Evicting { victim, deadline } = waiting.stage {
+                self.promised.remove(&victim);
+                self.timers.remove(&(deadline, Timer::Seat(session)));
+            }
         }
         if let Some(mut gone) = self.sessions.remove(&session) {
             self.disarm(session, &mut gone);
@@ -436,13 +452,16 @@ impl Desk {
     }
 
     /// Obeys other rules from now on: tokens, address rules, times, hosts. Limits and the size of the cache stay as they
-    /// were at the start, because what they have counted was counted for them. Key sets are to be set anew.
+    /// were at the start, because what they have counted was counted for them. A rule whose key set comes from the same
+    /// place as that of one before, and which names the same issuer, keeps its keys; other key sets are to be set.
     ///
     /// # Errors
     /// Settings that cannot be obeyed; nothing is changed then.
     pub fn configure(&mut self, settings: &Settings, gate: Arc<Gate>) -> Result<(), SettingsError> {
         settings.check()?;
-        self.tokens = Tokens::new(settings)?;
+        let mut tokens = Tokens::new(settings)?;
+        tokens.inherit(&self.tokens);
+        self.tokens = tokens;
         self.gate = gate;
         self.waiting_max = settings.waiting_max;
         self.answer_timeout = settings.answer_timeout;
@@ -463,13 +482,14 @@ impl Desk {
         }
     }
 
-    /// A key set for the rule `index` of `[[admission.jwt]]`: the text of a JSON Web Key Set (RFC 7517). Keys of
-    /// families that we do not know are left out, and so are secrets. Returns how many keys it has.
+    /// A key set for the rule `index` of `[[admission.jwt]]`, read at `from`, the URL or path that the rule names: the
+    /// text of a JSON Web Key Set (RFC 7517). Keys of families that we do not know are left out, and so are secrets. Returns how many keys it has.
     ///
     /// # Errors
-    /// When the text is no key set or holds no usable key; what was there before stays.
-    pub fn set_jwks(&mut self, index: usize, text: &str) -> Result<usize, &'static str> {
-        self.tokens.set_jwks(index, text)
+    /// When the rule of that index has its key set from elsewhere by now, when the text is no key set or holds no usable
+    /// key; what was there before stays.
+    pub fn set_jwks(&mut self, index: usize, from: &str, text: &str) -> Result<usize, &'static str> {
+        self.tokens.set_jwks(index, from, text)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
@@ -526,6 +546,10 @@ impl Desk {
             Judgement::Invalid(invalid) => {
                 if let Some(rule) = invalid.unknown_key {
                     self.key_unknown(now, rule, &facts);
+                }
+                // Nobody could tell: that is not the peer's failure.
+                if invalid.reason.reason == Reason::AuthUnavailable {
+                    return self.refuse(question, invalid.reason.into());
                 }
                 return self.fail(question, &facts, invalid.reason.into());
             }
@@ -695,9 +719,16 @@ impl Desk {
         if !matches!(facts.kind, Kind::Publish | Kind::Play) {
             return self.allow(question, Grant::plain(key));
         }
+        // No session at once is none: whoever says so wants nobody in, and not everybody.
+        if draft.terms.sessions_max == Some(0) {
+            return self.refuse(question, CloseReason::with(Reason::ConcurrencyLimit, "user").into());
+        }
         let claim = self.seats.claim(&facts, &key, &draft.terms, draft.token, measured);
         match self.seats.take(claim, measured) {
             Ok(claim) => self.admit(now, question, &facts, draft, claim),
+            Err(full) if full.victim.is_some() && is_duplicate(&facts, &key, &draft.terms, measured) => {
+                self.refuse(question, CloseReason::from(Reason::DuplicatePublish).into());
+            }
             Err(full) => match full.victim {
                 // Waiting for the first victim's end did not do: somebody has to go for another limit as well.
                 Some(victim) if self.waiting.len() < self.waiting_max => {
@@ -976,6 +1007,12 @@ fn renamed(key: &StreamKey, terms: &Terms) -> StreamKey {
         return key.clone();
     };
     StreamKey::new(&vhost, terms.app.as_ref().unwrap_or(&app), terms.stream.as_ref().unwrap_or(&stream))
+}
+
+/// True for a publisher of a stream that it is not going to get from who has it.
+fn is_duplicate(facts: &Facts, key: &StreamKey, terms: &Terms, measured: &dyn Measured) -> bool {
+    let identity = Identity { key: key.clone(), user: terms.user.clone(), labels: terms.labels.clone() };
+    facts.kind == Kind::Publish && measured.refuses_publisher(&facts.identified(identity))
 }
 
 /// How often to ask, within reason; zero is never.

@@ -19,8 +19,6 @@ pub struct Gate {
     asked: Vec<(Vec<AppPattern>, Vec<Kind>)>,
     limits_publish: bool,
     limits_play: bool,
-    /// Nobody passes without being asked about.
-    asks_always: bool,
 }
 
 /// What the gate says.
@@ -72,14 +70,7 @@ impl Gate {
             asked: keys.chain(signed).chain(jwt).chain(hooks).collect(),
             limits_publish: both || limits.publish_bps_max > 0,
             limits_play: both || egress.iter().any(|limit| *limit > 0),
-            asks_always: false,
         }
-    }
-
-    /// The same, but nobody passes without being asked about: somebody behind the gate may have to refuse everybody.
-    #[must_use]
-    pub fn asking_always(self) -> Self {
-        Self { asks_always: true, ..self }
     }
 
     /// Address rules first, then whether somebody else decides, then the profile. The detail of a refusal is the key
@@ -117,8 +108,8 @@ impl Gate {
     #[must_use]
     pub fn has_limits(&self, kind: Kind) -> bool {
         match kind {
-            Kind::Publish => self.asks_always || self.limits_publish,
-            Kind::Play => self.asks_always || self.limits_play,
+            Kind::Publish => self.limits_publish,
+            Kind::Play => self.limits_play,
             Kind::Ingest | Kind::Push => false,
         }
     }

@@ -23,13 +23,13 @@ pub struct Request {
 }
 
 impl Request {
-    /// The question that a session is the answer to.
+    /// The question that a session is the answer to, with the stream that the peer asked for.
     #[must_use]
     pub fn of(facts: &Facts) -> Self {
         Self {
             kind: facts.kind,
             protocol: facts.protocol,
-            key: facts.key.clone(),
+            key: facts.asked().clone(),
             remote: facts.remote,
             local: facts.local,
             query: facts.query.clone(),

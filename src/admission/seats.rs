@@ -279,14 +279,15 @@ impl Seats {
             (limits.egress_bps_per_app, "admission.limits.egress_bps_per_app"),
             (limits.egress_bps_per_server, "admission.limits.egress_bps_per_server"),
         ];
-        for (scope, (limit, key)) in egress_scopes(&claim.key).into_iter().zip(rules) {
+        let rules = egress_scopes(&claim.key).into_iter().zip(rules).filter(|(_, (limit, _))| *limit > 0);
+        for (scope, (limit, key)) in rules {
             let known = measured.egress_bps(match &scope {
                 Scope::Stream(key) => EgressScope::Stream(key),
                 Scope::App(vhost, app) => EgressScope::App(vhost, app),
                 _ => EgressScope::Server,
             });
             let unmeasured = self.unmeasured.get(&scope).copied().unwrap_or(0);
-            if limit > 0 && known.saturating_add(unmeasured).saturating_add(claim.egress_bps) > limit {
+            if known.saturating_add(unmeasured).saturating_add(claim.egress_bps) > limit {
                 return Err(Full { reason: CloseReason::with(Reason::LimitExceeded, key), victim: None });
             }
         }

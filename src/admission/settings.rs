@@ -306,6 +306,14 @@ impl Default for JwtRule {
     }
 }
 
+impl JwtRule {
+    /// Where its key set comes from, a URL or a path, if it names one.
+    #[must_use]
+    pub fn key_set(&self) -> Option<&str> {
+        [&self.jwks_url, &self.jwks_file].into_iter().find(|source| !source.is_empty()).map(String::as_str)
+    }
+}
+
 /// What a hook is asked about, and what holds when it cannot answer. The hooks' own settings give these to the desk in
 /// the order of the configuration; the first that matches an app and a kind is the one.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -58,10 +58,15 @@ impl Config {
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let (ours, theirs) = (leaves(self), leaves(other));
         // Secrets look alike as text.
-        let tokens = (self.api.tokens != other.api.tokens).then(|| "api.tokens".to_owned());
-        let asks = (self.hook.ask != other.hook.ask).then(|| "hook.ask".to_owned());
-        let tells = (self.hook.tell != other.hook.tell).then(|| "hook.tell".to_owned());
-        let secret = tokens.into_iter().chain(asks).chain(tells);
+        let secret = [
+            ("admission.jwt", self.admission.jwt != other.admission.jwt),
+            ("admission.keys", self.admission.keys != other.admission.keys),
+            ("admission.signed", self.admission.signed != other.admission.signed),
+            ("api.tokens", self.api.tokens != other.api.tokens),
+            ("hook.ask", self.hook.ask != other.hook.ask),
+            ("hook.tell", self.hook.tell != other.hook.tell),
+        ];
+        let secret = secret.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned());
         let keys: BTreeSet<String> =
             ours.symmetric_difference(&theirs).map(|(key, _)| key.clone()).chain(secret).collect();
         keys.into_iter().collect()
@@ -165,6 +170,24 @@ mod tests {
         let mut moved = new.clone();
         moved.hook.ask[0].url = "http://b/".into();
         assert_eq!(running.reloaded(&moved), new);
+    }
+
+    #[test]
+    fn secrets_of_tokens_differ_though_they_look_alike() {
+        for (key, rule, other) in [
+            ("admission.keys", "keys = [\"0123456789abcdef\"]", "keys = [\"fedcba9876543210\"]"),
+            ("admission.signed", "secrets = [\"0123456789abcdef\"]", "secrets = [\"fedcba9876543210\"]"),
+            (
+                "admission.jwt",
+                "secrets = [\"0123456789abcdef0123456789abcdef\"]",
+                "secrets = [\"fedcba9876543210fedcba9876543210\"]",
+            ),
+        ] {
+            let (running, new) = (read(&format!("[[{key}]]\n{rule}")), read(&format!("[[{key}]]\n{other}")));
+            assert_eq!(running.differences(&new), [key]);
+            assert_eq!(running.reloaded(&new), new, "{key} is taken by a reload");
+            assert!(new.differences(&new.clone()).is_empty());
+        }
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Endings {
             }
             targets.entry(row.facts.shard).or_default().push(row.facts.id);
             if ban_for.is_some() {
-                banned.insert(whom(row));
+                banned.extend(whom(row));
             }
         }
         if what.dry_run || outcome.matched == 0 {
@@ -276,12 +276,13 @@ impl Endings {
 impl Ending {
     /// True for a session whose peer is banned, exactly or altogether.
     fn concerns(&self, row: &SessionRow) -> bool {
-        let exactly = whom(row);
-        let Whom { address, kind, key } = exactly.clone();
-        self.banned.contains(&exactly)
-            || self.banned.contains(&Whom { address, kind: None, key: key.clone() })
-            || self.banned.contains(&Whom { address, kind, key: None })
-            || self.banned.contains(&Whom { address, kind: None, key: None })
+        whom(row).any(|exactly| {
+            let Whom { address, kind, key } = exactly.clone();
+            self.banned.contains(&exactly)
+                || self.banned.contains(&Whom { address, kind: None, key })
+                || self.banned.contains(&Whom { address, kind, key: None })
+                || self.banned.contains(&Whom { address, kind: None, key: None })
+        })
     }
 
     /// A banned peer may have come in on a shard that did not know the ban yet. Its opening was reported before
@@ -303,9 +304,13 @@ impl Ending {
     }
 }
 
-/// Whom a ban of this session's peer names.
-fn whom(row: &SessionRow) -> Whom {
-    Whom::exactly(row.facts.remote.ip().to_canonical(), row.facts.kind, row.facts.key.clone())
+/// Whom a ban of this session's peer names: it on the stream that it is on, and on the one that it asked for, under
+/// which it will come back.
+fn whom(row: &SessionRow) -> impl Iterator<Item = Whom> + use<> {
+    let facts = &row.facts;
+    let (address, kind) = (facts.remote.ip().to_canonical(), facts.kind);
+    let keys = std::iter::once(facts.key.clone()).chain(facts.asked_key.clone());
+    keys.map(move |key| Whom::exactly(address, kind, key))
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ enum Command {
     Terminate { what: Box<Terminate>, reply: endings::Reply },
     Ban { ban: Ban, reply: endings::Reply },
     Ready { at: Instant },
-    KeySet { rule: usize, text: String, reply: oneshot::Sender<Result<usize, &'static str>> },
+    KeySet { rule: usize, from: String, text: String, reply: oneshot::Sender<Result<usize, &'static str>> },
     Configure { rules: Arc<Rules>, reply: reloads::Reply },
     ReloadRefused,
     Unban { whom: Whom, reply: oneshot::Sender<bool> },
@@ -268,14 +268,14 @@ impl Handle {
         }
     }
 
-    /// Gives a token rule its key set; returns how many keys it has.
+    /// Gives a token rule its key set, which was read at `from`; returns how many keys it has.
     ///
     /// # Errors
-    /// When the text is no key set, or the server is stopping.
-    pub async fn set_jwks(&self, rule: usize, text: String) -> Result<usize, &'static str> {
+    /// When the rules have changed and the one at that place reads another set, when the text is no key set, or the server is stopping.
+    pub async fn set_jwks(&self, rule: usize, from: String, text: String) -> Result<usize, &'static str> {
         let stopping = "the server is stopping";
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::KeySet { rule, text, reply }).await.map_err(|_| stopping)?;
+        self.commands.send(Command::KeySet { rule, from, text, reply }).await.map_err(|_| stopping)?;
         answer.await.unwrap_or(Err(stopping))
     }
 
@@ -325,9 +325,9 @@ impl Handle {
         }
     }
 
-    /// Control has ended and what was to be put on record is: what is left may be told.
-    pub fn tell_all(&self) {
-        self.shared.bus().tell_to(u64::MAX);
+    /// Control has ended: what is on record up to event `number` may be told, and what follows never.
+    pub fn tell_to(&self, number: u64) {
+        self.shared.bus().tell_to(number);
         self.shared.recorded.notify_waiters();
         self.shared.happened.notify_waiters();
     }
@@ -335,7 +335,7 @@ impl Handle {
     /// Events recorded since the server's start.
     #[must_use]
     pub fn events_recorded(&self) -> u64 {
-        self.shared.bus().subscribe().0.saturating_sub(1)
+        self.shared.bus().subscribe().next.saturating_sub(1)
     }
 }
 

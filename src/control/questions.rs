@@ -98,13 +98,13 @@ impl Questions {
         let pending =
             Pending { from, ticket, facts: Arc::clone(&facts), question: Some(question), granted: None, renamed: None };
         self.pending.insert(session, pending);
-        self.desk.handle_ask(now, question, facts, view);
+        self.desk.handle_ask(now, question, facts, &Known { view, registry: ways.registry });
         self.carry_out(now, view, ways);
     }
 
     /// A back end has answered.
     pub fn answered(&mut self, now: Instant, id: AskId, answer: Answer, view: &View, ways: &mut Ways<'_>) {
-        self.desk.handle_answer(now, id, answer, view);
+        self.desk.handle_answer(now, id, answer, &Known { view, registry: ways.registry });
         self.carry_out(now, view, ways);
     }
 
@@ -114,7 +114,7 @@ impl Questions {
         if let Some(question) = pending.as_ref().and_then(|pending| pending.question) {
             self.at_desk.remove(&question);
         }
-        self.desk.handle_closed(now, facts.id, view);
+        self.desk.handle_closed(now, facts.id, &Known { view, registry: ways.registry });
         self.carry_out(now, view, ways);
         pending.and_then(|pending| pending.renamed).unwrap_or_else(|| facts.key.clone())
     }
@@ -133,7 +133,7 @@ impl Questions {
 
     /// Does what is due.
     pub fn expire(&mut self, now: Instant, view: &View, ways: &mut Ways<'_>) {
-        self.desk.handle_timeout(now, view);
+        self.desk.handle_timeout(now, &Known { view, registry: ways.registry });
         self.carry_out(now, view, ways);
     }
 
@@ -172,9 +172,9 @@ impl Questions {
     /// Reads a key set for a token rule; see [`Desk::set_jwks`].
     ///
     /// # Errors
-    /// When the text is no key set.
-    pub fn set_jwks(&mut self, rule: usize, text: &str) -> Result<usize, &'static str> {
-        self.desk.set_jwks(rule, text)
+    /// When the rule does not read `from` there, or the text is no key set.
+    pub fn set_jwks(&mut self, rule: usize, from: &str, text: &str) -> Result<usize, &'static str> {
+        self.desk.set_jwks(rule, from, text)
     }
 
     /// What back ends are to be asked.
@@ -249,30 +249,26 @@ pub fn draining() -> Box<Refusal> {
     Box::new(Refusal::from(CloseReason::from(Reason::Drain)))
 }
 
-/// The refusal of a newcomer of whom nothing could be recorded.
-#[must_use]
-pub fn unrecorded() -> Box<Refusal> {
-    Box::new(Refusal::from(CloseReason::with(Reason::Overload, "ledger")))
+/// What the desk may want to know.
+struct Known<'a> {
+    view: &'a View,
+    registry: &'a Registry,
 }
 
-impl Measured for View {
+impl Measured for Known<'_> {
     fn stream_bps(&self, key: &StreamKey) -> u64 {
-        self.streams.get(key).map_or(0, |row| row.sample.video_bps.saturating_add(row.sample.audio_bps))
+        self.view.stream_bps(key)
     }
 
-    /// What players are sent is their number times what their stream brings: it is known as soon as they are here.
     fn egress_bps(&self, scope: EgressScope<'_>) -> u64 {
-        let of = |key: &StreamKey| {
-            let players = u64::try_from(self.players(key)).unwrap_or(u64::MAX);
-            players.saturating_mul(self.stream_bps(key))
-        };
         match scope {
-            EgressScope::Stream(key) => of(key),
-            EgressScope::App(vhost, app) => {
-                let here = self.streams.keys().filter(|key| key.vhost() == vhost && key.app() == app);
-                here.map(of).fold(0, u64::saturating_add)
-            }
-            EgressScope::Server => self.streams.keys().map(of).fold(0, u64::saturating_add),
+            EgressScope::Stream(key) => self.view.egress_bps_of(key),
+            EgressScope::App(vhost, app) => self.view.egress_bps_over(Some((vhost, app))),
+            EgressScope::Server => self.view.egress_bps_over(None),
         }
+    }
+
+    fn refuses_publisher(&self, facts: &Facts) -> bool {
+        self.registry.refuses(facts)
     }
 }

@@ -203,6 +203,20 @@ impl Registry {
         }
     }
 
+    /// True when [`ask_publish`](Self::ask_publish) would refuse this newcomer as things are. Changes nothing.
+    #[must_use]
+    pub fn refuses(&self, newcomer: &Facts) -> bool {
+        let Some(entry) = self.entries.get(&newcomer.key) else { return false };
+        let is_beaten = |holder: &Facts| !may_take_over(self.policy, holder, newcomer);
+        match &entry.takeover {
+            Some(takeover) => takeover.newcomer.as_ref().is_some_and(|waiting| is_beaten(&waiting.facts)),
+            None => entry
+                .publisher
+                .as_ref()
+                .is_some_and(|holder| holder.facts.id != newcomer.id && is_beaten(&holder.facts)),
+        }
+    }
+
     /// A session that published, or asked to, has ended. Said twice or about a session that has lost its
     /// stream, it changes nothing.
     pub fn publisher_left(&mut self, now: Instant, key: &StreamKey, session: SessionId) {

@@ -87,6 +87,7 @@ impl Outside {
 }
 
 /// The task behind the handles; [`run`](Self::run) it on control's runtime.
+#[allow(clippy::struct_excessive_bools, reason = "each is about something of its own")]
 pub struct Control {
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
@@ -231,14 +232,16 @@ impl Control {
             self.expire(now, &mut outbox, &mut mailbox);
             self.watch_load(now, &mut outbox, &mut mailbox);
             self.end(now, &mut outbox, &mut mailbox);
+            let mut is_urgent = false;
             if sweep_at <= now {
                 let mut view = self.shared.view();
                 more |= self.model.sweep(&mut view, now, SWEEP_BUDGET);
                 view.bans.expire(now);
+                view.forget_sums();
                 view.decisions.clone_from(self.questions.counts());
                 self.journal.checkpoint(now, &view);
                 drop(view);
-                self.watch_record(now);
+                is_urgent = self.watch_record(now, &mut outbox, &mut mailbox);
                 self.watch_clock(now);
                 sweep_at = now + SWEEP_EVERY;
             }
@@ -249,7 +252,7 @@ impl Control {
             if happened {
                 self.shared.happened.notify_waiters();
             }
-            if told || (happened && !self.journal.has_record()) {
+            if told || is_urgent || (happened && !self.journal.has_record()) {
                 self.shared.recorded.notify_waiters();
             }
             self.note_dropped(&outbox);
@@ -308,8 +311,6 @@ impl Control {
                 let view = self.shared.view();
                 if view.draining {
                     self.out.push((from, ToShard::Verdict { ticket, verdict: Err(questions::draining()) }));
-                } else if self.refuses_unrecorded {
-                    self.out.push((from, ToShard::Verdict { ticket, verdict: Err(questions::unrecorded()) }));
                 } else {
                     let (questions, mut ways) = split!(self);
                     questions.ask(now, from, ticket, facts, &view, &mut ways);
@@ -433,8 +434,8 @@ impl Control {
                 let view = self.shared.view();
                 self.endings.ban(now, &view, &shards, ban, reply, &mut self.orders, &mut self.out);
             }
-            Command::KeySet { rule, text, reply } => {
-                let _ = reply.send(self.questions.set_jwks(rule, &text));
+            Command::KeySet { rule, from, text, reply } => {
+                let _ = reply.send(self.questions.set_jwks(rule, &from, &text));
             }
             Command::Ready { at } => self.event(at, Event::Server(ServerEvent { at, what: ServerWhat::Ready })),
             Command::Configure { rules, reply } => {
@@ -466,7 +467,8 @@ impl Control {
     fn keep_ban(&mut self, now: Instant, ban: Ban) {
         let mut view = self.shared.view();
         if let Some(ledger) = self.journal.ledger() {
-            ledger.ban(StoredBan { whom: ban.whom.clone(), until_unix_ms: view.wall.unix_ms(ban.until) });
+            // The next start reads it by the clock of then, which is the one of now and not that of this start.
+            ledger.ban(StoredBan { whom: ban.whom.clone(), until_unix_ms: self.wall.unix_ms(ban.until) });
         }
         view.bans.insert(now, ban);
     }
@@ -483,17 +485,26 @@ impl Control {
         self.carry_out(outbox, mailbox);
     }
 
-    /// Looks at the ledger: says when records begin to wait for the disk, and when they no longer do.
-    fn watch_record(&mut self, now: Instant) {
-        let Some(status) = self.journal.ledger().map(Ledger::status) else { return };
-        self.refuses_unrecorded = status.refuse_new;
+    /// Looks at the ledger: says when records begin to wait for the disk, and when they no longer do. True then: that is
+    /// told before it is on record.
+    fn watch_record<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) -> bool {
+        let Some(status) = self.journal.ledger().map(Ledger::status) else { return false };
+        if std::mem::replace(&mut self.refuses_unrecorded, status.refuse_new) != status.refuse_new {
+            // Shards refuse by themselves: a newcomer whose question came here would be a session already.
+            let shards: Vec<_> = outbox.running().collect();
+            for shard in shards {
+                outbox.send(mailbox, shard, ToShard::Recorded(!status.refuse_new));
+            }
+        }
         let is_ok = status.health == Health::Ok;
         if std::mem::replace(&mut self.is_recorded, is_ok) != is_ok {
             if let Some(trouble) = &status.trouble {
                 tracing::error!(ev = "ledger", "{trouble}");
             }
             self.event(now, Event::Server(ServerEvent { at: now, what: ServerWhat::Ledger(is_ok) }));
+            return true;
         }
+        false
     }
 
     /// Compares the wall clock with where it should be by now. Labels keep to the start's clock, so that the order of

@@ -31,9 +31,9 @@ impl LedgerSpool {
 }
 
 impl Spool for LedgerSpool {
-    async fn page(&self, after: i64, limit: usize) -> Vec<Parcel> {
-        let rows = self.ledger.outbox(&self.sink, after, limit).await;
-        rows.into_iter().map(parcel).collect()
+    async fn page(&self, after: i64, limit: usize) -> Option<Vec<Parcel>> {
+        let rows = self.ledger.outbox(&self.sink, after, limit).await?;
+        Some(rows.into_iter().map(parcel).collect())
     }
 
     fn done(&self, ids: Vec<i64>) {

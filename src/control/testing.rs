@@ -36,6 +36,7 @@ pub fn facts(n: u64, shard: u16, kind: Kind, path: &str, remote: &str) -> Facts 
         kind,
         protocol: Protocol::Rtmp,
         key: key(path),
+        asked_key: None,
         remote: remote.parse().unwrap(),
         local: "127.0.0.1:1935".parse().unwrap(),
         opened_at: Instant::now(),

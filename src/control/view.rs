@@ -1,5 +1,6 @@
 //! The read model: what control knows, in the form that answers need.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Bound;
@@ -93,6 +94,18 @@ pub struct StreamRow {
     pub players: BTreeMap<ShardId, usize>,
 }
 
+impl StreamRow {
+    /// What the publisher sends, in bits a second.
+    fn bps(&self) -> u64 {
+        self.sample.video_bps.saturating_add(self.sample.audio_bps)
+    }
+
+    fn egress_bps(&self) -> u64 {
+        let players = u64::try_from(self.players.values().sum::<usize>()).unwrap_or(u64::MAX);
+        players.saturating_mul(self.bps())
+    }
+}
+
 /// One shard.
 #[derive(Clone, Debug)]
 pub struct ShardRow {
@@ -138,6 +151,16 @@ pub struct View {
     pub pressure: Pressure,
     /// Histograms.
     pub times: Times,
+    /// Sums over the streams, once somebody has asked for them.
+    sums: RefCell<Option<Sums>>,
+}
+
+/// What players are sent, in bits a second, as of when it was first asked for.
+#[derive(Default)]
+struct Sums {
+    server: u64,
+    /// By vhost, then by app.
+    apps: BTreeMap<Box<str>, BTreeMap<Box<str>, u64>>,
 }
 
 /// What was measured of sessions, since the start.
@@ -177,6 +200,7 @@ impl View {
             load: Load::default(),
             pressure: Pressure::default(),
             times: Times::default(),
+            sums: RefCell::default(),
         }
     }
 
@@ -235,6 +259,50 @@ impl View {
     #[must_use]
     pub fn session(&self, id: SessionId) -> Option<&SessionRow> {
         self.sessions.get(&id).or_else(|| self.finished.iter().rev().find(|row| row.facts.id == id))
+    }
+
+    /// What a stream's publisher sends, in bits a second.
+    #[must_use]
+    pub fn stream_bps(&self, key: &StreamKey) -> u64 {
+        self.streams.get(key).map_or(0, StreamRow::bps)
+    }
+
+    /// What the players of a stream are sent, in bits a second: their number times what the stream brings, which is
+    /// known as soon as they are here.
+    #[must_use]
+    pub fn egress_bps_of(&self, key: &StreamKey) -> u64 {
+        self.streams.get(key).map_or(0, StreamRow::egress_bps)
+    }
+
+    /// The same of all streams of an app, by vhost and name, or of the whole server. Summed once for all who ask
+    /// until [`forget_sums`](Self::forget_sums): ten thousand newcomers a second must not each cost a pass over the
+    /// streams.
+    #[must_use]
+    pub fn egress_bps_over(&self, app: Option<(&str, &str)>) -> u64 {
+        let mut sums = self.sums.borrow_mut();
+        let sums = sums.get_or_insert_with(|| self.sum());
+        match app {
+            None => sums.server,
+            Some((vhost, app)) => sums.apps.get(vhost).and_then(|apps| apps.get(app)).copied().unwrap_or(0),
+        }
+    }
+
+    /// What is summed is summed anew for the next who asks.
+    pub fn forget_sums(&mut self) {
+        self.sums.get_mut().take();
+    }
+
+    fn sum(&self) -> Sums {
+        let mut sums = Sums::default();
+        for (key, row) in &self.streams {
+            let bps = row.egress_bps();
+            if bps > 0 {
+                sums.server = sums.server.saturating_add(bps);
+                let app = sums.apps.entry(key.vhost().into()).or_default().entry(key.app().into()).or_default();
+                *app = app.saturating_add(bps);
+            }
+        }
+        sums
     }
 
     /// Players of a stream over all shards, as of the last reports.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::event::Event;
+use crate::event::{Event, ServerEvent, ServerWhat};
 
 /// An event with its place in the order.
 #[derive(Clone, Debug)]
@@ -14,9 +14,22 @@ pub struct Recorded {
     pub event: Arc<Event>,
 }
 
-/// A consumer's place: the number of the event that it reads next.
+/// A consumer's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor(pub u64);
+pub struct Cursor {
+    /// The number of the event that it reads next.
+    pub next: u64,
+    /// The last event that it read ahead of its place.
+    ahead: u64,
+}
+
+impl Cursor {
+    /// The place before event `next`.
+    #[must_use]
+    pub fn at(next: u64) -> Self {
+        Self { next, ahead: 0 }
+    }
+}
 
 /// The ring. A consumer that falls behind by more than its capacity is told how many it missed.
 ///
@@ -28,6 +41,8 @@ pub struct Bus {
     next: u64,
     /// The newest event that may be told, while events wait for their record.
     told_to: Option<u64>,
+    /// The last that says how the ledger is.
+    of_ledger: Option<Recorded>,
 }
 
 impl Bus {
@@ -35,7 +50,7 @@ impl Bus {
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.max(1);
-        Self { ring: VecDeque::with_capacity(capacity), capacity, next: 1, told_to: None }
+        Self { ring: VecDeque::with_capacity(capacity), capacity, next: 1, told_to: None, of_ledger: None }
     }
 
     /// Records one.
@@ -47,7 +62,11 @@ impl Bus {
         self.ring.push_back(Arc::clone(&event));
         let number = self.next;
         self.next += 1;
-        Recorded { number, event }
+        let recorded = Recorded { number, event };
+        if is_of_ledger(&recorded.event) {
+            self.of_ledger = Some(recorded.clone());
+        }
+        recorded
     }
 
     /// From now on events may be told up to `number` and no further: those behind it wait for their record. Until this
@@ -59,33 +78,53 @@ impl Bus {
     /// A cursor at the newest event: what is read with it is what happens from now on.
     #[must_use]
     pub fn subscribe(&self) -> Cursor {
-        Cursor(self.next)
+        Cursor::at(self.next)
     }
 
     /// A cursor just after event `number`, for a consumer that resumes. A number that this server has not
     /// reached was given by an earlier life of it; nothing of this life has been read then.
     #[must_use]
     pub fn resume(&self, number: u64) -> Cursor {
-        if number < self.next { Cursor(number + 1) } else { Cursor(1) }
+        Cursor::at(if number < self.next { number + 1 } else { 1 })
     }
 
     /// The next event at or after `cursor` that may be told, with the number of events missed before it.
+    ///
+    /// That the ledger is in trouble is on no record, and those who watch want to know while nothing else can be told: it
+    /// comes at once, ahead of what waits. The cursor stays behind it then, and it does not come again in its place.
     pub fn next(&self, cursor: &mut Cursor) -> Option<(u64, Recorded)> {
-        let number = cursor.0.max(1).max(self.oldest());
-        if self.told_to.is_some_and(|told_to| number > told_to) {
+        let mut missed = 0;
+        loop {
+            let number = cursor.next.max(1).max(self.oldest());
+            if self.told_to.is_some_and(|told_to| number > told_to) {
+                return self.next_ahead(cursor).map(|recorded| (missed, recorded));
+            }
+            let (more, recorded) = self.next_happened(cursor)?;
+            missed += more;
+            if recorded.number > cursor.ahead || !is_of_ledger(&recorded.event) {
+                return Some((missed, recorded));
+            }
+        }
+    }
+
+    /// How the ledger is, when that changed behind what waits for its record.
+    fn next_ahead(&self, cursor: &mut Cursor) -> Option<Recorded> {
+        let recorded = self.of_ledger.as_ref()?;
+        if recorded.number < cursor.next || recorded.number <= cursor.ahead {
             return None;
         }
-        self.next_happened(cursor)
+        cursor.ahead = recorded.number;
+        Some(recorded.clone())
     }
 
     /// The same, told or not: for the log, which is ours.
     pub fn next_happened(&self, cursor: &mut Cursor) -> Option<(u64, Recorded)> {
         // Events count from 1: a cursor at 0 has missed nothing.
-        let wanted = cursor.0.max(1);
+        let wanted = cursor.next.max(1);
         let number = wanted.max(self.oldest());
         let index = usize::try_from(number - self.oldest()).ok()?;
         let event = Arc::clone(self.ring.get(index)?);
-        *cursor = Cursor(number + 1);
+        cursor.next = number + 1;
         Some((number - wanted, Recorded { number, event }))
     }
 
@@ -96,12 +135,15 @@ impl Bus {
     }
 }
 
+fn is_of_ledger(event: &Event) -> bool {
+    matches!(event, Event::Server(ServerEvent { what: ServerWhat::Ledger(_), .. }))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::event::{ServerEvent, ServerWhat};
 
     fn event() -> Event {
         Event::Server(ServerEvent { at: Instant::now(), what: ServerWhat::Ready })
@@ -175,10 +217,10 @@ mod tests {
     #[test]
     fn a_cursor_beyond_the_newest_event_waits() {
         let mut bus = Bus::new(2);
-        let mut cursor = Cursor(u64::MAX);
+        let mut cursor = Cursor::at(u64::MAX);
         bus.publish(event());
         assert!(bus.next(&mut cursor).is_none());
-        assert_eq!(cursor, Cursor(u64::MAX), "and stays where it is");
+        assert_eq!(cursor, Cursor::at(u64::MAX), "and stays where it is");
     }
 
     #[test]
@@ -196,6 +238,29 @@ mod tests {
         assert_eq!(bus.next_happened(&mut log).map(|(_, recorded)| recorded.number), Some(1));
         bus.tell_to(3);
         assert_eq!(drain(&bus, &mut cursor), (vec![3], 0));
+    }
+
+    #[test]
+    fn fa_13_how_the_ledger_is_comes_ahead_of_what_waits_for_it_and_once() {
+        let ledger = |is_ok| Event::Server(ServerEvent { at: Instant::now(), what: ServerWhat::Ledger(is_ok) });
+        let mut bus = Bus::new(8);
+        bus.tell_to(0);
+        let mut cursor = bus.subscribe();
+        bus.publish(event());
+        bus.publish(ledger(false));
+        bus.publish(event());
+        assert_eq!(drain(&bus, &mut cursor), (vec![2], 0));
+        assert_eq!(cursor.next, 1, "who comes back resumes before what waits");
+        assert_eq!(drain(&bus, &mut bus.subscribe()), (vec![], 0), "what was before is not news");
+        bus.publish(ledger(true));
+        assert_eq!(drain(&bus, &mut cursor), (vec![4], 0));
+        bus.tell_to(4);
+        assert_eq!(drain(&bus, &mut cursor), (vec![1, 3], 0));
+        assert_eq!(
+            drain(&bus, &mut bus.resume(0)),
+            (vec![1, 2, 3, 4], 0),
+            "it has its place in the order all the same"
+        );
     }
 
     #[test]

@@ -155,7 +155,8 @@ pub enum ServerWhat {
     Load(LoadState),
     /// Records reach the disk again (true), or have to wait in memory (false).
     Ledger(bool),
-    /// The wall clock was set, or ran away: labels and the expiry of tokens follow it, durations do not.
+    /// The wall clock was set, or ran away. The expiry of tokens and the ends of bans on disk follow it; durations do not,
+    /// and labels keep to the clock of the start, so that their order stays that of what happened.
     ClockStep {
         /// By how many milliseconds it is ahead of where it should be.
         by_ms: i64,

@@ -217,6 +217,7 @@ mod tests {
             kind,
             protocol: Protocol::Rtmp,
             key: StreamKey::new(&name("default"), &name(app), &Name::stream("cam").unwrap()),
+            asked_key: None,
             remote: address,
             local: address,
             opened_at: Instant::now(),

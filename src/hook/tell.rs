@@ -24,6 +24,8 @@ const PAGE: usize = 256;
 const WINDOW_BYTES: usize = 16 << 20;
 /// However still the spool is, it is looked at after this: a wake-up that was lost costs no more than that.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// And so soon after it could not be read.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// What is still to be told to one receiver. Control implements it over the ledger.
 ///
@@ -31,9 +33,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// before one with a lower id has**, or the latter would not be told in this life of the server. Parcels that are said to
 /// be done may show for a while yet.
 pub trait Spool: Send + Sync + 'static {
-    /// At most `limit` parcels with ids above `after`, and fewer when they are large; none only when there are none, or when
-    /// they cannot be read just now.
-    fn page(&self, after: i64, limit: usize) -> impl Future<Output = Vec<Parcel>> + Send;
+    /// At most `limit` parcels with ids above `after`, and fewer when they are large; an empty page only when there are
+    /// none, and none when it cannot be said just now.
+    fn page(&self, after: i64, limit: usize) -> impl Future<Output = Option<Vec<Parcel>>> + Send;
 
     /// These have been heard, or never will be; they may go. Does not wait.
     fn done(&self, ids: Vec<i64>);
@@ -182,9 +184,13 @@ pub async fn tell<S: Spool>(endpoint: Endpoint, spool: S, mut wake: watch::Recei
     loop {
         if more && teller.room() > 0 {
             let limit = teller.room().min(PAGE);
-            let page = spool.page(teller.cursor(), limit).await;
-            more = !page.is_empty();
-            teller.handle_page(page);
+            if let Some(page) = spool.page(teller.cursor(), limit).await {
+                more = !page.is_empty();
+                teller.handle_page(page);
+            } else {
+                more = false;
+                look_at = look_at.min(tokio::time::Instant::now() + LOOK_AGAIN);
+            }
         }
         while let Some(request) = teller.poll_request(now()) {
             requests.spawn(endpoint.clone().request(request));
@@ -221,7 +227,7 @@ pub async fn tell<S: Spool>(endpoint: Endpoint, spool: S, mut wake: watch::Recei
             () = sleep_until(due) => {
                 if due == look_at {
                     more = true;
-                    look_at += LOOK_EVERY;
+                    look_at = tokio::time::Instant::now() + LOOK_EVERY;
                 }
             }
         }

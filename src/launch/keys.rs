@@ -71,7 +71,7 @@ async fn refresh(control: &Handle, fetcher: &Fetcher, index: usize, rule: &JwtRu
         (&rule.jwks_url, fetcher.get(&rule.jwks_url).await.map_err(|failure| failure.as_str().to_owned()))
     };
     let set = match read {
-        Ok(text) => control.set_jwks(index, text).await.map_err(str::to_owned),
+        Ok(text) => control.set_jwks(index, from.clone(), text).await.map_err(str::to_owned),
         Err(error) => Err(error),
     };
     match set {

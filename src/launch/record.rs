@@ -14,7 +14,8 @@ use crate::hook::settings::{Ask, OnFailure};
 use crate::hook::webhook::Webhook;
 use crate::hook::{Asks, Endpoint};
 use crate::launch::StartError;
-use crate::ledger::{self, Ledger, OnFull, Total};
+use crate::ledger::{self, Ledger, Total};
+use crate::session::Change;
 use crate::stdx::clock::WallAnchor;
 
 /// What a start prepares for control and the shards.
@@ -41,17 +42,15 @@ pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result
     let asks = if config.hook.ask.is_empty() { None } else { Some(make(Asks::new(&config.hook, &node))?) };
 
     let start = uuid::Uuid::new_v4().to_string();
-    let mut sinks = Vec::new();
+    let sinks = sinks(config, &node, &start)?;
     let mut endpoints = Vec::new();
     for tell in config.hook.tell.iter().filter(|tell| tell.enabled) {
-        let filter = tell.filter().map_err(|error| StartError::Configuration(format!("hook.tell: {error}")))?;
-        let encoder = Box::new(Webhook::new(&node, &start));
-        sinks.push(Sink { name: tell.name.as_str().into(), filter, encoder });
         endpoints.push(make(Endpoint::new(&config.hook, tell))?);
     }
 
+    let make_sinks = || self::sinks(config, &node, &start);
     let mut kept = Kept { bans: Bans::new(config.admission.bans_max), totals: Vec::new() };
-    let ledger = open_ledger(config, wall, now, &sinks, &mut kept)?;
+    let ledger = open_ledger(config, wall, now, &make_sinks, &mut kept)?;
     let Kept { bans, totals } = kept;
     let tellers = match &ledger {
         Some(ledger) => {
@@ -68,6 +67,16 @@ pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result
     Ok(Prepared { outside, gate, bans: held, ledger, tellers })
 }
 
+/// Who is told, as configured.
+fn sinks(config: &Config, node: &str, start: &str) -> Result<Vec<Sink>, StartError> {
+    let enabled = config.hook.tell.iter().filter(|tell| tell.enabled);
+    let sink = |tell: &crate::hook::settings::Tell| {
+        let filter = tell.filter().map_err(|error| StartError::Configuration(format!("hook.tell: {error}")))?;
+        Ok(Sink { name: tell.name.as_str().into(), filter, encoder: Box::new(Webhook::new(node, start)) })
+    };
+    enabled.map(sink).collect()
+}
+
 /// What an earlier life left in force.
 struct Kept {
     bans: Bans,
@@ -79,32 +88,49 @@ fn open_ledger(
     config: &Config,
     wall: WallAnchor,
     now: Instant,
-    sinks: &[Sink],
+    make_sinks: &dyn Fn() -> Result<Vec<Sink>, StartError>,
     kept: &mut Kept,
 ) -> Result<Option<Ledger>, StartError> {
     if config.ledger.directory.is_empty() {
         return Ok(None);
     }
-    let failed = |error: ledger::FileError| StartError::Ledger(error.to_string());
+    let failed = |error: ledger::FileError| {
+        let hint = if error.may_pass() { "; make room for it, or start with ledger.directory = \"\"" } else { "" };
+        StartError::Ledger(format!("{error}{hint}"))
+    };
     let mut opened = ledger::open(&config.ledger, wall, now).map_err(failed)?;
-    let recovered = opened
-        .recover(&mut |change| {
-            let event = Event::Session(change.clone());
-            tracing::info!(
-                sid = %change.facts.id,
-                stream = %change.facts.key,
-                reason = "server_crash",
-                "session_closed"
+    let sinks = make_sinks()?;
+    let recovered = opened.recover(&mut |change| {
+        tracing::info!(
+            sid = %change.facts.id,
+            stream = %change.facts.key,
+            reason = "server_crash",
+            "session_closed"
+        );
+        crash_tells(&sinks, change, &wall)
+    });
+    // A disk that is full costs nobody his media: the ledger's thread goes on with it as soon as there is room.
+    let (recovered, later) = match recovered {
+        Ok(recovered) => (recovered, false),
+        Err(error) if error.may_pass() => {
+            tracing::error!(
+                ev = "ledger",
+                "{error}: the ledger is degraded from the start; what an earlier life left open is closed, and what \
+                 happens from now on is recorded, when that is over"
             );
-            // The number names only events that belong to no session.
-            journal::tells(sinks, &event, 0, &wall)
-        })
-        .map_err(failed)?;
+            (ledger::Recovered::default(), true)
+        }
+        Err(error) => return Err(failed(error)),
+    };
     for finding in opened.findings() {
         tracing::warn!(ev = "ledger", "{finding}");
     }
     let known: Vec<&str> = sinks.iter().map(|sink| &*sink.name).collect();
-    let forgotten = opened.forget_other_sinks(&known).map_err(failed)?;
+    // What could not be forgotten today is at the next start.
+    let forgotten = match opened.forget_other_sinks(&known) {
+        Err(error) if error.may_pass() => 0,
+        done => done.map_err(failed)?,
+    };
     if forgotten > 0 {
         tracing::warn!(ev = "ledger", forgotten, "events waited for receivers that are not configured any more");
     }
@@ -129,8 +155,19 @@ fn open_ledger(
             (collector, Totals { sessions, rx_bytes, tx_bytes })
         })
         .collect();
-    let ledger = opened.start().map_err(|error| StartError::Resource { what: "the ledger's thread".into(), error })?;
+    let ledger = if later {
+        opened.start_recovering(Box::new(move |change| crash_tells(&sinks, change, &wall)))
+    } else {
+        opened.start()
+    };
+    let ledger = ledger.map_err(|error| StartError::Resource { what: "the ledger's thread".into(), error })?;
     Ok(Some(ledger))
+}
+
+/// What each sink is told of the end of a session that a crash left open.
+fn crash_tells(sinks: &[Sink], change: &Change, wall: &WallAnchor) -> Vec<ledger::Tell> {
+    // The number names only events that belong to no session.
+    journal::tells(sinks, &Event::Session(change.clone()), 0, wall)
 }
 
 /// How this server names itself to back ends.
@@ -150,10 +187,7 @@ fn make<T>(made: Result<T, crate::hook::StartError>) -> Result<T, StartError> {
 
 /// What every shard knows of admission by itself.
 pub(crate) fn gate(config: &Config, hooks: &[HookRule]) -> Arc<Gate> {
-    let gate = Gate::new(&config.admission, hooks);
-    // A ledger that is full may refuse newcomers, and only control knows how it is.
-    let asks_always = !config.ledger.directory.is_empty() && config.ledger.on_full == OnFull::RefuseNew;
-    Arc::new(if asks_always { gate.asking_always() } else { gate })
+    Arc::new(Gate::new(&config.admission, hooks))
 }
 
 /// What the desk and every shard know of the hooks.

@@ -3,12 +3,15 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::admission::settings::Access;
+use crate::api::backend::ReloadRequest;
 use crate::config::{Config, Loaded, Origin};
 use crate::launch::check::{self, Level};
 use crate::launch::reload::{Reach, Reloader};
@@ -89,10 +92,30 @@ pub(crate) fn start(config: &Config) -> Result<(log::Log, Running), Exit> {
     Ok((log, running))
 }
 
-/// Waits for signals, reloads, `done`, and the server's end, which it hurries along.
+/// A reload under way: gives back who does it.
+type Reloading<'a> = Pin<Box<dyn Future<Output = Reloader> + 'a>>;
+
+/// Reads the configuration again, and tells whoever asked.
+fn reload<'a>(
+    mut reloader: Reloader,
+    running: &Running,
+    log: Option<&'a log::Log>,
+    request: Option<ReloadRequest>,
+) -> Reloading<'a> {
+    let (control, door) = (running.control.clone(), Arc::clone(&running.door));
+    Box::pin(async move {
+        let outcome = reloader.reload(&Reach { control: &control, door: &door, log }).await;
+        // Who asked may have gone; the log says what came of it.
+        let _ = request.map(|request| request.send(outcome));
+        reloader
+    })
+}
+
+/// Waits for signals, reloads, `done`, and the server's end, which it hurries along. A reload that is under way holds up
+/// nothing but the next one, and none of them is finished for a server that is being ended.
 pub(crate) async fn until_ended(
     mut running: Running,
-    mut reloader: Reloader,
+    reloader: Reloader,
     log: Option<&log::Log>,
     patience: Patience,
     done: impl Future<Output = ()>,
@@ -106,6 +129,11 @@ pub(crate) async fn until_ended(
     };
     let mut stage = Stop::No;
     let mut deadline: Option<Instant> = None;
+    let mut drain_timeout = reloader.running().shard.drain_timeout;
+    // One of the two: who reloads is at hand, or at it.
+    let mut idle = Some(reloader);
+    let mut reloading: Option<Reloading<'_>> = None;
+    let mut again = false;
     tokio::pin!(done);
     loop {
         let next = tokio::select! {
@@ -123,20 +151,30 @@ pub(crate) async fn until_ended(
                     Exit::Internal
                 }
             },
-            // One reload is over before the next begins, and before anything else is looked at here.
-            Some(request) = running.reloads.recv() => {
-                let reach = Reach { control: &running.control, door: &running.door, log };
-                // Who asked may have gone; the log says what came of it.
-                let _ = request.send(reloader.reload(&reach).await);
+            reloader = finished(&mut reloading) => {
+                drain_timeout = reloader.running().shard.drain_timeout;
+                reloading = None;
+                if std::mem::take(&mut again) {
+                    reloading = Some(reload(reloader, &running, log, None));
+                } else {
+                    idle = Some(reloader);
+                }
+                stage
+            }
+            // One reload is over before the next begins.
+            Some(request) = running.reloads.recv(), if idle.is_some() => {
+                reloading = idle.take().map(|reloader| reload(reloader, &running, log, Some(request)));
                 stage
             }
             order = signals.next() => match order {
-                Order::Stop => after_signal(stage, Stop::Drain { over: reloader.running().shard.drain_timeout }),
+                Order::Stop => after_signal(stage, Stop::Drain { over: drain_timeout }),
                 Order::StopFast => after_signal(stage, Stop::Fast),
                 Order::Reload => {
-                    let reach = Reach { control: &running.control, door: &running.door, log };
-                    // The log says what came of it, and nobody else asked.
-                    let _ = reloader.reload(&reach).await;
+                    match idle.take() {
+                        Some(reloader) => reloading = Some(reload(reloader, &running, log, None)),
+                        // The file may have changed since it was read: once more, however many ask.
+                        None => again = true,
+                    }
                     stage
                 }
                 Order::Unsupported(what, instead) => {
@@ -173,6 +211,13 @@ pub(crate) async fn until_ended(
 /// The first signal is taken at its word; a second one means now.
 fn after_signal(stage: Stop, asked: Stop) -> Stop {
     if stage == Stop::No { asked } else { Stop::Now }
+}
+
+async fn finished(reloading: &mut Option<Reloading<'_>>) -> Reloader {
+    match reloading {
+        Some(reloading) => reloading.await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn sleep_until(deadline: Option<Instant>) {
@@ -278,21 +323,24 @@ mod tests {
     use super::*;
     use tokio::sync::{oneshot, watch};
 
-    fn running() -> (Running, watch::Receiver<Stop>, oneshot::Sender<Result<(), String>>) {
-        let (stop, orders) = watch::channel(Stop::No);
-        let (end, ended) = oneshot::channel();
-        let rtmp = vec!["127.0.0.1:1935".parse().unwrap(), "[::]:1936".parse().unwrap()];
-        let api = "127.0.0.1:8081".parse().unwrap();
-        let setup = crate::control::Setup {
+    fn setup() -> crate::control::Setup {
+        crate::control::Setup {
             wall: crate::stdx::clock::WallAnchor::now(),
             started_at: std::time::Instant::now(),
             shards: 2,
             control: crate::control::Settings::default(),
             stream: crate::stream::Settings::default(),
             duplicate_publish: crate::admission::settings::DuplicatePublish::default(),
-        };
+        }
+    }
+
+    fn running() -> (Running, watch::Receiver<Stop>, oneshot::Sender<Result<(), String>>) {
+        let (stop, orders) = watch::channel(Stop::No);
+        let (end, ended) = oneshot::channel();
+        let rtmp = vec!["127.0.0.1:1935".parse().unwrap(), "[::]:1936".parse().unwrap()];
+        let api = "127.0.0.1:8081".parse().unwrap();
         let outside = crate::control::Outside::alone();
-        let (control, _) = crate::control::start(&setup, outside);
+        let (control, _) = crate::control::start(&setup(), outside);
         let door = crate::api::auth::Door::new(&crate::api::Settings::default(), std::time::Instant::now()).into();
         let reloads = tokio::sync::mpsc::channel(1).1;
         (Running { rtmp, api, shards: 2, stop, ended, control, door, reloads }, orders, end)
@@ -345,6 +393,27 @@ mod tests {
         let exit = end_of(running, async {});
         assert_eq!(exit, Exit::Internal);
         assert_eq!(*orders.borrow(), Stop::Now);
+    }
+
+    #[test]
+    fn a_reload_that_hangs_does_not_hold_up_the_end() {
+        // Control takes orders and never carries one out.
+        let outside = crate::control::Outside::alone();
+        let (control, _deaf) = crate::control::start(&setup(), outside);
+        let (ask, reloads) = tokio::sync::mpsc::channel(1);
+        let (running, orders, _end) = running();
+        let (request, mut answer) = oneshot::channel();
+        ask.try_send(request).unwrap();
+        let loaded = crate::config::load(None, &crate::config::Overrides::default(), &|_| None).unwrap();
+        let exit = wait(async {
+            let running = Running { control, reloads, ..running };
+            let told = tokio::time::sleep(Duration::from_millis(50));
+            let end = until_ended(running, Reloader::new(&loaded, false), None, SHORT, told);
+            tokio::time::timeout(Duration::from_secs(20), end).await
+        });
+        assert_eq!(exit, Ok(Exit::Internal));
+        assert_eq!(*orders.borrow(), Stop::Now);
+        assert!(answer.try_recv().is_err(), "a reload that was not finished is not answered");
     }
 
     #[test]

@@ -139,6 +139,8 @@ impl std::error::Error for StartError {}
 /// What could not be had. Everything that was started is stopped again.
 pub fn start_server(config: &Config) -> Result<Running, StartError> {
     let (wall, started_at) = (WallAnchor::now(), Instant::now());
+    // What can fail without any of the threads is tried before there are any.
+    let fetcher = Fetcher::new(&config.hook).map_err(|error| StartError::Configuration(error.to_string()))?;
     let count = check::shards(config);
     let mut claims = Vec::new();
     let (mut listeners, rtmp) = bind_rtmp(config, count, &mut claims)?;
@@ -211,19 +213,25 @@ pub fn start_server(config: &Config) -> Result<Running, StartError> {
     let history = ledger.as_ref().map(|ledger| History::new(ledger.files()));
     let backend = Server { control: handle.clone(), reloads: reloads_in };
     let router = crate::api::router_behind(&door, backend, history, &config.api);
-    let fetcher = Fetcher::new(&config.hook).map_err(|error| StartError::Configuration(error.to_string()))?;
     let telling = Telling { ledger, tellers, fetcher };
     std::thread::Builder::new()
         .name("control".into())
         .spawn(move || {
             let ledger = telling.ledger.clone();
-            let result = run_control(&handle, task, post, api_listener, router, orders, telling);
-            for thread in threads {
-                // A shard whose thread panicked has said so in the log.
-                let _ = thread.join();
-            }
+            let result = run_control(&handle, task, post, api_listener, router, orders.clone(), telling);
+            // Control has ended, so nothing is recorded any more; a shard that hangs keeps no file open.
             if let Some(ledger) = ledger {
-                ledger.stop(LAST_RECORDS);
+                let mut patience = Patience::new(&orders, Last::RECORDS);
+                while !ledger.stop(Patience::STEP) && !patience.is_over() {}
+            }
+            for thread in threads {
+                while !thread.is_finished() && *orders.borrow() < Stop::Now {
+                    std::thread::sleep(Patience::STEP);
+                }
+                if thread.is_finished() {
+                    // A shard whose thread panicked has said so in the log.
+                    let _ = thread.join();
+                }
             }
             drop(claims);
             let _ = ended_in.send(result);
@@ -291,7 +299,12 @@ fn run_control(
                 match *orders.borrow_and_update() {
                     Stop::No => {}
                     Stop::Drain { over } => handle.drain(over),
-                    Stop::Fast | Stop::Now => handle.stop(),
+                    Stop::Fast => handle.stop(),
+                    Stop::Now => {
+                        handle.stop();
+                        tokio::time::sleep(LAST_CLOSES).await;
+                        return;
+                    }
                 }
             }
             // Nobody can give orders any more, so nobody is there to run for.
@@ -303,7 +316,7 @@ fn run_control(
             () = obey => {}
         }
         if let Some(ledger) = &ledger {
-            finish_telling(handle, ledger, &spools, &mut orders).await;
+            finish_telling(handle, ledger, &spools, &orders).await;
         }
         let _ = close_api.send(());
         keys.abort();
@@ -311,63 +324,125 @@ fn run_control(
             tell.abort();
         }
         // The log writes what is recorded; the API answers what it has begun.
-        let _ = tokio::time::timeout(LAST_ANSWERS, api).await;
-        let _ = tokio::time::timeout(LAST_ANSWERS, log).await;
+        let mut last = Patience::new(&orders, Last::ANSWERS);
+        last.give(async { tokio::join!(api, log) }).await;
         Ok(())
     })
 }
 
-/// Puts the last events on record and gives receivers a moment to hear of them. What they do not hear now they are told
-/// by the next life of the server.
+/// Puts the last events on record and gives receivers a moment to hear of them, as far as the order to stop leaves time.
+/// What they do not hear now they are told by the next life of the server.
 async fn finish_telling(
     handle: &control::Handle,
     ledger: &Ledger,
     spools: &[LedgerSpool],
-    orders: &mut watch::Receiver<Stop>,
+    orders: &watch::Receiver<Stop>,
 ) {
     let last = handle.events_recorded();
-    let on_record = async { ledger.committed().wait_for(|number| *number >= last).await.is_ok() };
-    if tokio::time::timeout(LAST_RECORDS, on_record).await != Ok(true) {
+    let mut committed = ledger.committed();
+    let on_record = async { committed.wait_for(|number| *number >= last).await.is_ok() };
+    if Patience::new(orders, Last::RECORDS).give(on_record).await != Some(true) {
         tracing::error!(ev = "ledger", "the last events did not reach the disk in time");
     }
-    handle.tell_all();
+    // Control, which lets events go as they come on record, has ended.
+    handle.tell_to(*committed.borrow());
     let told = async {
         for spool in spools {
-            while !spool.page(0, 1).await.is_empty() {
+            while spool.page(0, 1).await.is_none_or(|page| !page.is_empty()) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
     };
-    let patience = async {
-        let is_fast = async { orders.wait_for(|stop| *stop >= Stop::Fast).await.is_err() };
-        if tokio::time::timeout(LAST_TELLS, is_fast).await == Ok(false) {
-            let is_now = orders.wait_for(|stop| *stop == Stop::Now);
-            // Either way the time is up; who gives orders has gone, or gives the last one, or gave none.
-            let _ = tokio::time::timeout(LAST_TELLS_FAST, is_now).await;
-        }
-    };
-    tokio::select! {
-        () = told => {}
-        () = patience => {
-            tracing::warn!(ev = "hook", "receivers have not heard everything yet; the next start tells them");
+    if Patience::new(orders, Last::TELLS).give(told).await.is_none() {
+        tracing::warn!(ev = "hook", "receivers have not heard everything yet; the next start tells them");
+    }
+}
+
+/// How long one of the last things may take: that the order was another hurries what is under way.
+struct Patience {
+    orders: watch::Receiver<Stop>,
+    /// The order that `until` was reckoned for.
+    stop: Stop,
+    last: Last,
+    until: tokio::time::Instant,
+}
+
+/// What may take so long while there is time, when every session was closed at once, and when it is to end now.
+#[derive(Clone, Copy)]
+struct Last {
+    calm: Duration,
+    fast: Duration,
+    now: Duration,
+}
+
+impl Last {
+    /// The last records' way to the disk.
+    const RECORDS: Self =
+        Self { calm: Duration::from_secs(3), fast: Duration::from_secs(1), now: Duration::from_millis(250) };
+    /// The last events' way to receivers.
+    const TELLS: Self = Self { calm: Duration::from_secs(5), fast: Duration::from_secs(1), now: Duration::ZERO };
+    /// What the API and the log have begun.
+    const ANSWERS: Self =
+        Self { calm: Duration::from_millis(500), fast: Duration::from_millis(500), now: Duration::from_millis(100) };
+
+    fn within(self, stop: Stop) -> Duration {
+        match stop {
+            Stop::No | Stop::Drain { .. } => self.calm,
+            Stop::Fast => self.fast,
+            Stop::Now => self.now,
         }
     }
 }
 
-/// How long receivers may take to hear of the last events.
-const LAST_TELLS: Duration = Duration::from_secs(5);
+impl Patience {
+    /// How often orders are looked at by what cannot wait for them.
+    const STEP: Duration = Duration::from_millis(10);
 
-/// The same where the server was told to end at once: well within the time after which it is cut off.
-const LAST_TELLS_FAST: Duration = Duration::from_secs(1);
+    /// Begins now.
+    fn new(orders: &watch::Receiver<Stop>, last: Last) -> Self {
+        let mut orders = orders.clone();
+        let stop = *orders.borrow_and_update();
+        Self { orders, stop, last, until: tokio::time::Instant::now() + last.within(stop) }
+    }
+
+    /// Waits for `work` as long as there is time; nothing when there was not enough.
+    async fn give<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(work);
+        let mut is_watched = true;
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return Some(done),
+                () = tokio::time::sleep_until(self.until) => return None,
+                changed = self.orders.changed(), if is_watched => {
+                    // Whoever gave orders may have gone; then there will be no other.
+                    is_watched = changed.is_ok();
+                    self.hurry();
+                }
+            }
+        }
+    }
+
+    /// The same for what asks again and again.
+    fn is_over(&mut self) -> bool {
+        self.hurry();
+        self.until <= tokio::time::Instant::now()
+    }
+
+    fn hurry(&mut self) {
+        let stop = *self.orders.borrow_and_update();
+        if stop > self.stop {
+            self.stop = stop;
+            self.until = self.until.min(tokio::time::Instant::now() + self.last.within(stop));
+        }
+    }
+}
 
 /// How long the kernel may take to let go of a killed server's listeners.
 const LETTING_GO: Duration = Duration::from_secs(1);
 
-/// How long the last records may take to reach the disk.
-const LAST_RECORDS: Duration = Duration::from_secs(3);
-
-/// How long the API and the log may take to finish after the last shard has stopped.
-const LAST_ANSWERS: Duration = Duration::from_millis(500);
+/// How long shards may take to close what they have once the end is to be now.
+const LAST_CLOSES: Duration = Duration::from_millis(200);
 
 /// Listeners by shard, and where they really listen.
 type Bound = (Vec<Vec<Socket>>, Vec<SocketAddr>);
@@ -421,4 +496,73 @@ fn seed(shard: u16) -> u64 {
     let mut hasher = std::hash::RandomState::new().build_hasher();
     hasher.write_u16(shard);
     hasher.finish()
+}
+
+#[cfg(all(test, feature = "faults"))]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+    use crate::names::{ConnectionId, Kind, Name, Protocol, SessionId, StreamKey};
+    use crate::session::{Change, Facts, What};
+    use crate::shard::mail::ToControl;
+
+    fn opened(now: Instant) -> Event {
+        let name = |text| Name::app(text).unwrap();
+        let facts = Facts {
+            id: SessionId::new(1_795_176_000_000, [0; 10]),
+            connection: ConnectionId::new(ShardId(0), 1),
+            shard: ShardId(0),
+            kind: Kind::Publish,
+            protocol: Protocol::Rtmp,
+            key: StreamKey::new(&name("default"), &name("live"), &Name::stream("cam").unwrap()),
+            asked_key: None,
+            remote: "192.0.2.1:5000".parse().unwrap(),
+            local: "192.0.2.9:1935".parse().unwrap(),
+            opened_at: now,
+            opened_unix_ms: 1_795_176_000_000,
+            query: None,
+            user_agent: None,
+            referrer: None,
+            tc_url: None,
+            swf_url: None,
+            user: None,
+            labels: Arc::default(),
+        };
+        Event::Session(Change { facts: Arc::new(facts), seq: 1, at: now, what: What::Opened })
+    }
+
+    #[test]
+    fn what_did_not_reach_the_disk_is_told_to_nobody_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings =
+            crate::ledger::Settings { directory: folder.path().to_str().unwrap().into(), ..Default::default() };
+        let (now, wall) = (Instant::now(), WallAnchor::now());
+        let full: crate::ledger::Obstacle = Arc::new(|_, _| {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+            Err(rusqlite::Error::SqliteFailure(code, None))
+        });
+        let ledger = crate::ledger::open(&settings, wall, now).unwrap().with_obstacle(full).start().unwrap();
+        let setup = control::Setup {
+            wall,
+            started_at: now,
+            shards: 1,
+            control: control::Settings::default(),
+            stream: crate::stream::Settings::default(),
+            duplicate_publish: crate::admission::settings::DuplicatePublish::default(),
+        };
+        let record = Some((ledger.clone(), Duration::from_secs(5)));
+        let outside = control::Outside { ledger: record, ..control::Outside::alone() };
+        let (handle, task) = control::start(&setup, outside);
+        let (post, _sleepers) = Post::new(1).unwrap();
+        assert!(post.to_control(ShardId(0), ToControl::Event(opened(now))).is_ok());
+        assert!(post.to_control(ShardId(0), ToControl::Stopped).is_ok());
+        let (_stop, orders) = watch::channel(Stop::Now);
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            task.run(PostMail::new(post)).await;
+            finish_telling(&handle, &ledger, &[], &orders).await;
+        });
+        assert!(handle.events_recorded() > 0);
+        assert!(handle.try_next_event(&mut handle.subscribe(Some(0))).is_none(), "it is on no record");
+        assert!(ledger.stop(Duration::from_secs(10)));
+    }
 }

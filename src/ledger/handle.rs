@@ -66,8 +66,9 @@ impl Ledger {
     }
 
     /// What is still to be told to a sink and committed, oldest first: at most `limit` rows with an id above `after` (0
-    /// is the beginning), and no more than a few megabytes. Rows are read by a thread of their own.
-    pub async fn outbox(&self, sink: &str, after: i64, limit: usize) -> Vec<OutboxRow> {
+    /// is the beginning), and no more than a few megabytes. Rows are read by a thread of their own. None when they cannot
+    /// be read just now, and may be in a moment.
+    pub async fn outbox(&self, sink: &str, after: i64, limit: usize) -> Option<Vec<OutboxRow>> {
         self.0.reader.page(sink, after, limit).await
     }
 
@@ -77,8 +78,10 @@ impl Ledger {
         Arc::clone(&self.0.files)
     }
 
-    /// Commits what waits and ends. Waits for that, at most for `patience`; what is recorded afterwards is dropped.
-    pub fn stop(&self, patience: Duration) {
-        self.0.queue.stop(patience);
+    /// Commits what waits and ends. Waits for that, at most for `patience`, and says whether it has ended; what is
+    /// recorded afterwards is dropped. May be called again to wait longer.
+    #[must_use = "false when time ran out first"]
+    pub fn stop(&self, patience: Duration) -> bool {
+        self.0.queue.stop(patience)
     }
 }

@@ -26,7 +26,7 @@ mod writer;
 pub use day::{Day, FileKey};
 pub use entry::{Entry, OutboxRow, StoredBan, Tell, Total};
 pub use handle::Ledger;
-pub use open::{Opened, Recovered, Totals, open};
+pub use open::{Encode, Opened, Recovered, Totals, open};
 pub use retention::vacuum;
 pub use settings::{OnFull, Settings};
 pub use status::{Dropped, Health, Status};

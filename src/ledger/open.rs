@@ -14,8 +14,10 @@ use crate::ledger::outbox::Reader;
 use crate::ledger::queue::Queue;
 use crate::ledger::row::{Clock, Record, SELECT_ONE, SELECT_OPEN, int, read_open, session_id};
 use crate::ledger::store::{self, DayFile, Store, Trouble, add, put_aside};
-use crate::ledger::writer::{Writer, copy_outbox, insert_tell};
-use crate::ledger::{Day, FileError, FileKey, Files, Ledger, Settings, StoredBan, Tell, Total, retention};
+use crate::ledger::writer::{Ending, Writer, copy_outbox, insert_tell, pass, rest_after};
+use crate::ledger::{
+    Day, FileError, FileKey, Files, Health, Ledger, Obstacle, Point, Settings, StoredBan, Tell, Total, retention,
+};
 use crate::names::{Kind, Name, StreamKey};
 use crate::session::{Change, CloseReason, Reason, What};
 use crate::stdx::clock::WallAnchor;
@@ -130,6 +132,9 @@ pub struct Recovered {
     pub took: Duration,
 }
 
+/// Says what each sink must be told of the end of a session, on the ledger's thread.
+pub type Encode = Box<dyn FnMut(&Change) -> Vec<Tell> + Send>;
+
 /// Sums of finished sessions that had started, per collector and kind.
 pub type Totals = BTreeMap<(String, Kind), Total>;
 
@@ -143,12 +148,14 @@ impl Opened {
     /// what each sink must be told of that end, and both are committed together; it may be cut short and done again.
     ///
     /// # Errors
-    /// When a file cannot be written for lack of room; nothing is lost by trying again.
+    /// When a file cannot be written for lack of room; nothing is lost by trying again, and
+    /// [`start_recovering`](Self::start_recovering) does.
     pub fn recover(&mut self, encode: &mut dyn FnMut(&Change) -> Vec<Tell>) -> Result<Recovered, FileError> {
         let began = Instant::now();
         let mut recovered = Recovered::default();
-        for (old, new) in std::mem::take(&mut self.void) {
+        while let Some((old, new)) = self.void.first().copied() {
             self.clear(old, new)?;
+            self.void.remove(0);
         }
         let keys: Vec<FileKey> = self.store.open.keys().copied().collect();
         for key in keys {
@@ -243,6 +250,67 @@ impl Opened {
         Ok(Ledger::new(queue, reader, files))
     }
 
+    /// The same when [`recover`](Self::recover) met trouble that may pass: the thread `ledger` tries it again, and commits
+    /// nothing before it is done. Until then the ledger is degraded, and what is recorded waits.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start_recovering(mut self, mut encode: Encode) -> std::io::Result<Ledger> {
+        self.store.publish();
+        let files = Arc::clone(&self.store.shared);
+        let queue = Arc::new(Queue::new(&self.settings));
+        let reader = Reader::start(Arc::clone(&files))?;
+        let ledger = Ledger::new(Arc::clone(&queue), reader, files);
+        queue.report(|status| status.health = Health::Degraded);
+        let work = move || {
+            let ending = Ending(Arc::clone(&queue));
+            if !self.recover_in_time(&queue, &mut *encode) {
+                return;
+            }
+            let Self { store, settings, wall, .. } = self;
+            match Writer::new(Arc::clone(&queue), store, settings, wall) {
+                Ok(writer) => writer.run(),
+                Err(error) => queue.report(|status| {
+                    status.health = Health::Degraded;
+                    status.trouble = Some(error.to_string());
+                }),
+            }
+            drop(ending);
+        };
+        std::thread::Builder::new().name("ledger".into()).spawn(work)?;
+        Ok(ledger)
+    }
+
+    /// Recovers, however often it takes; false when the ledger is stopped before.
+    fn recover_in_time(&mut self, queue: &Queue, encode: &mut dyn FnMut(&Change) -> Vec<Tell>) -> bool {
+        let mut failures = 0;
+        loop {
+            match self.recover(encode) {
+                Ok(recovered) => {
+                    tracing::warn!(
+                        ev = "ledger",
+                        sessions = recovered.sessions,
+                        started = recovered.started,
+                        "what an earlier life left open is closed as server_crash"
+                    );
+                    queue.report(|status| {
+                        status.health = Health::Ok;
+                        status.trouble = None;
+                    });
+                    return true;
+                }
+                Err(error) => queue.report(|status| {
+                    status.health = Health::Degraded;
+                    status.trouble = Some(error.to_string());
+                }),
+            }
+            failures += 1;
+            if queue.rest(rest_after(failures)) {
+                return false;
+            }
+        }
+    }
+
     /// Closes the open sessions of one file, some at a time.
     fn close_in(
         &mut self,
@@ -260,7 +328,8 @@ impl Opened {
                 return Ok(());
             }
             let next_id = &mut self.store.next_outbox_id;
-            let closed = close(file, &file.connection, found, &self.clock, next_id, encode).map_err(database)?;
+            let obstacle = self.store.obstacle.as_ref();
+            let closed = close(file, found, &self.clock, next_id, obstacle, encode).map_err(database)?;
             self.take(key, closed, recovered);
         }
     }
@@ -305,13 +374,22 @@ impl Opened {
             session.is_written = false;
         }
         let next_id = &mut self.store.next_outbox_id;
+        let obstacle = self.store.obstacle.as_ref();
         let fill = || -> rusqlite::Result<(ClosedSessions, u64)> {
             new.connection.execute_batch("BEGIN IMMEDIATE")?;
             let copied = copy_outbox(&old.connection, &new.connection, next_id)?;
             new.connection.execute("INSERT INTO took_over (generation) VALUES (?1)", [key.generation])?;
-            Ok((close(new, &new.connection, sessions, &self.clock, next_id, encode)?, copied))
+            Ok((close(new, sessions, &self.clock, next_id, obstacle, encode)?, copied))
         };
-        let (mut closed, copied) = fill().map_err(|error| FileError::Database { path, error })?;
+        let (mut closed, copied) = match fill() {
+            Ok(filled) => filled,
+            Err(error) => {
+                // It holds nothing, and must not be taken for the one that took the other's place.
+                self.store.abandon(to);
+                let _ = store::remove(&path);
+                return Err(FileError::Database { path, error });
+            }
+        };
         closed.file = Some(to);
         if let Some(new) = self.store.open.get_mut(&to) {
             new.outbox_rows = copied;
@@ -330,6 +408,9 @@ impl Opened {
                 let mine = self.store.open.get(&new);
                 match mine.map_or(Ok(BTreeMap::new()), |mine| clear(file, &mine.connection)) {
                     Ok(after) => Some((before, after)),
+                    Err(error) if Trouble::of(&error) == Trouble::Later => {
+                        return Err(FileError::Database { path: old.path(&self.store.directory), error });
+                    }
                     Err(error) => {
                         self.findings.push(format!("{}: {error}", old.file_name()));
                         self.damaged.insert(old);
@@ -454,12 +535,13 @@ fn readable_sessions(connection: &Connection, key: FileKey, clock: &Clock) -> Ve
 /// Closes sessions in one transaction, which may have begun already.
 fn close(
     file: &DayFile,
-    connection: &Connection,
     found: Vec<Result<Record, String>>,
     clock: &Clock,
     next_id: &mut i64,
+    obstacle: Option<&Obstacle>,
     encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
 ) -> rusqlite::Result<ClosedSessions> {
+    let connection = &file.connection;
     let mut closed = ClosedSessions::default();
     let run = || -> rusqlite::Result<()> {
         if connection.is_autocommit() {
@@ -502,6 +584,7 @@ fn close(
             add(&mut sum, *more);
             file.write_total(collector, kind, sum)?;
         }
+        pass(obstacle, Point::Commit, file.key)?;
         connection.execute_batch("COMMIT")
     };
     let result = run();

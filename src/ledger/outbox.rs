@@ -1,10 +1,11 @@
 //! Reads what is still to be told, on a thread and with connections of its own.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, params};
 use tokio::sync::oneshot;
 
 use crate::event::Weight;
@@ -20,7 +21,7 @@ struct Question {
     sink: String,
     after: i64,
     limit: usize,
-    answer: oneshot::Sender<Vec<OutboxRow>>,
+    answer: oneshot::Sender<Option<Vec<OutboxRow>>>,
 }
 
 /// Pages that may be asked for at once. A sink asks for one at a time.
@@ -36,49 +37,66 @@ impl Reader {
         Ok(Self { questions })
     }
 
-    pub async fn page(&self, sink: &str, after: i64, limit: usize) -> Vec<OutboxRow> {
+    /// None when it cannot be said just now.
+    pub async fn page(&self, sink: &str, after: i64, limit: usize) -> Option<Vec<OutboxRow>> {
         let (answer, answered) = oneshot::channel();
         let question = Question { sink: sink.to_owned(), after, limit, answer };
-        if self.questions.try_send(question).is_err() {
-            return Vec::new();
-        }
-        answered.await.unwrap_or_default()
+        self.questions.try_send(question).ok()?;
+        answered.await.ok().flatten()
     }
 }
 
 fn serve(files: &Files, asked: &Receiver<Question>) {
     let mut open: HashMap<FileKey, Connection> = HashMap::new();
-    while let Ok(Question { sink, after, limit, answer }) = asked.recv() {
-        // In this order: what is committed up to here is in the files that are listed next.
-        let until = files.outbox_committed();
-        let pending = files.pending();
-        open.retain(|key, _| pending.contains(key));
-        let mut found = Vec::new();
-        for key in pending {
-            let connection = match open.entry(key) {
-                std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::hash_map::Entry::Vacant(entry) => match files.reader(key) {
-                    Ok(connection) => entry.insert(connection),
-                    Err(_) => continue,
-                },
-            };
-            if read(connection, &sink, after, until, limit, &mut found).is_err() {
-                // It may have been replaced under its name; what was read of it stands.
+    while let Ok(question) = asked.recv() {
+        let page = look(files, &mut open, &question);
+        let _ = question.answer.send(page);
+    }
+}
+
+/// A page over all files. None when one of them cannot be read just now: with what the others have, the reader would pass
+/// over what is in that one.
+fn look(files: &Files, open: &mut HashMap<FileKey, Connection>, question: &Question) -> Option<Vec<OutboxRow>> {
+    let Question { sink, after, limit, .. } = question;
+    // In this order: what is committed up to here is in the files that are listed next.
+    let until = files.outbox_committed();
+    let pending = files.pending();
+    open.retain(|key, _| pending.contains(key));
+    let mut found = Vec::new();
+    for key in pending {
+        let result = match open.entry(key) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => files.reader(key).map(|connection| entry.insert(connection)),
+        };
+        match result.and_then(|connection| read(connection, sink, *after, until, *limit, &mut found)) {
+            Ok(()) => {}
+            // What cannot be read of a damaged file will not be readable in a moment either. The next start moves what is
+            // left of it to another file; until then it must not keep everything else back.
+            Err(error) if is_damage(&error) => {
                 open.remove(&key);
             }
+            Err(_) => {
+                // It may have been replaced under its name.
+                open.remove(&key);
+                return None;
+            }
         }
-        found.sort_unstable_by_key(|row| row.id);
-        found.truncate(limit);
-        let mut bytes = 0;
-        let fits = found.iter().take_while(|row| {
-            let is_first = bytes == 0;
-            bytes += row.body.len().max(1);
-            is_first || bytes <= PAGE_BYTES
-        });
-        let fits = fits.count();
-        found.truncate(fits);
-        let _ = answer.send(found);
     }
+    found.sort_unstable_by_key(|row| row.id);
+    found.truncate(*limit);
+    let mut bytes = 0;
+    let fits = found.iter().take_while(|row| {
+        let is_first = bytes == 0;
+        bytes += row.body.len().max(1);
+        is_first || bytes <= PAGE_BYTES
+    });
+    let fits = fits.count();
+    found.truncate(fits);
+    Some(found)
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 /// Appends what one file has. Damaged rows are left out: a receiver must not get what nobody wrote.

@@ -195,6 +195,14 @@ impl Queue {
         if state.bans.len() < ORDERS_MAX {
             state.bans.push(order);
             self.wake(&mut state);
+            return;
+        }
+        state.status.dropped.bans += 1;
+        let dropped = state.status.dropped.bans;
+        drop(state);
+        // Once for each doubling: a flood of bans must not become one of lines.
+        if dropped.is_power_of_two() {
+            tracing::error!(ev = "ledger", dropped, "bans are not recorded, because too many wait for the disk");
         }
     }
 
@@ -208,8 +216,8 @@ impl Queue {
         status
     }
 
-    /// Asks the writer to commit what there is and to end, and waits for that.
-    pub fn stop(&self, patience: Duration) {
+    /// Asks the writer to commit what there is and to end, and waits for that; whether it has.
+    pub fn stop(&self, patience: Duration) -> bool {
         let mut state = self.lock();
         state.is_stopping = true;
         self.ready.notify_all();
@@ -220,6 +228,20 @@ impl Queue {
                 break;
             }
             state = self.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.has_ended
+    }
+
+    /// Leaves the disk alone for so long, whatever comes; true when the ledger is stopped meanwhile.
+    pub fn rest(&self, rest: Duration) -> bool {
+        let until = Instant::now() + rest;
+        let mut state = self.lock();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if state.is_stopping || left.is_zero() {
+                return state.is_stopping;
+            }
+            state = self.ready.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

@@ -324,6 +324,7 @@ fn facts(row: &Row<'_>, wall: &Clock) -> Option<Facts> {
         kind: *Kind::ALL.iter().find(|kind| *kind.as_str() == *kind_text)?,
         protocol: *Protocol::ALL.iter().find(|protocol| *protocol.as_str() == *protocol_text)?,
         key,
+        asked_key: None,
         remote: std::net::SocketAddr::new(text(8)?.parse().ok()?, port),
         local: text(10)?.parse().ok()?,
         opened_at: wall.instant(opened_unix_ms),

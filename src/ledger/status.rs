@@ -1,5 +1,6 @@
 //! How the ledger is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How the ledger is, as health, metrics and admission want to know it.
@@ -33,6 +34,8 @@ pub struct Status {
     pub lost_rows: u64,
     /// Files that are open.
     pub open_files: u64,
+    /// Bytes of events that wait for each sink, by its name; a sink that nothing ever waited for is left out.
+    pub spools: Vec<(Arc<str>, u64)>,
 }
 
 /// Whether records reach the disk.
@@ -75,12 +78,14 @@ pub struct Dropped {
     pub opens: u64,
     /// Ends.
     pub closes: u64,
+    /// Bans and liftings of bans. They hold until the server ends, and not beyond.
+    pub bans: u64,
 }
 
 impl Dropped {
     /// Each count with the name used in metric labels.
     #[must_use]
-    pub fn counts(&self) -> [(&'static str, u64); 8] {
+    pub fn counts(&self) -> [(&'static str, u64); 9] {
         [
             ("checkpoint", self.checkpoints),
             ("update", self.updates),
@@ -90,6 +95,7 @@ impl Dropped {
             ("tell_must", self.tells_must),
             ("open", self.opens),
             ("close", self.closes),
+            ("ban", self.bans),
         ]
     }
 }

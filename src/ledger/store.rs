@@ -167,6 +167,12 @@ pub enum FileError {
 }
 
 impl FileError {
+    /// Whether the same may succeed when there is room again, or when another program is out of the way.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Database { error, .. } if Trouble::of(error) == Trouble::Later)
+    }
+
     /// What it means for the file. What has no code of SQLite's may be tried again.
     #[must_use]
     pub fn trouble(&self) -> Trouble {

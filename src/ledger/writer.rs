@@ -66,6 +66,26 @@ const REST_LAST: Duration = Duration::from_secs(5);
 /// Rows that leave a full spool in one transaction.
 const TRIMMED: u32 = 512;
 
+/// However the ledger's thread ends, nobody waits for it in vain.
+pub struct Ending(pub Arc<Queue>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.report(|status| {
+                status.health = Health::Degraded;
+                status.trouble = Some("the ledger's thread ended with a panic".into());
+            });
+        }
+        self.0.end();
+    }
+}
+
+/// How long to leave the disk alone after so many failures in a row.
+pub fn rest_after(failures: u32) -> Duration {
+    REST_FIRST.saturating_mul(1 << failures.min(8).saturating_sub(1)).min(REST_LAST)
+}
+
 impl Writer {
     pub fn new(queue: Arc<Queue>, store: Store, settings: Settings, wall: WallAnchor) -> rusqlite::Result<Self> {
         let mut spools = HashMap::new();
@@ -78,6 +98,8 @@ impl Writer {
                 *spools.entry(Arc::from(sink)).or_default() += u64::try_from(bytes).unwrap_or(0);
             }
         }
+        let told = waiting(&spools);
+        queue.report(|status| status.spools = told);
         Ok(Self {
             queue,
             store,
@@ -95,19 +117,6 @@ impl Writer {
 
     /// Works until the ledger is stopped.
     pub fn run(mut self) {
-        /// However the thread ends, nobody waits for it in vain.
-        struct Ending(Arc<Queue>);
-        impl Drop for Ending {
-            fn drop(&mut self) {
-                if std::thread::panicking() {
-                    self.0.report(|status| {
-                        status.health = Health::Degraded;
-                        status.trouble = Some("the ledger's thread ended with a panic".into());
-                    });
-                }
-                self.0.end();
-            }
-        }
         let ending = Ending(Arc::clone(&self.queue));
         let mut batch = Batch::default();
         loop {
@@ -146,6 +155,7 @@ impl Writer {
             told.extend(ids.into_iter().map(|id| Some((Arc::clone(&sink), id))));
         }
         let (mut bytes, mut rows) = (0, 0);
+        let told_count = told.len();
 
         for (key, group) in groups {
             match self.commit_group(key, &group, batch, &mut told) {
@@ -161,29 +171,42 @@ impl Writer {
                 {
                     // One of them cannot be recorded. The others must not suffer for it.
                     trouble = Some(error.to_string());
-                    rows += self.commit_one_by_one(key, group, batch, &mut told, &mut done, &mut bytes);
+                    self.forget_checkpoints(&group);
+                    let (count, result) = self.commit_one_by_one(key, group, batch, &mut told, &mut done, &mut bytes);
+                    rows += count;
+                    if let Err(error) = result {
+                        trouble = Some(error.to_string());
+                        failed = true;
+                        self.suspect(key, &error);
+                    }
                 }
                 Err(error) => {
                     trouble = Some(error.to_string());
                     failed = true;
-                    if error.trouble() == Trouble::Suspect {
-                        self.suspects.insert(key);
-                    }
-                    // The next ones make up for them.
-                    let lost = group.checkpoints.len() as u64;
-                    self.queue.report(|status| status.dropped.checkpoints += lost);
+                    self.suspect(key, &error);
+                    self.forget_checkpoints(&group);
                 }
             }
         }
         self.store.publish();
+        let bans_changed = !batch.bans.is_empty();
         if let Err(error) = self.bans(&mut batch.bans) {
             trouble = Some(format!("{}: {error}", store::STATE_FILE));
             failed = true;
         }
-        if !failed && let Err(error) = self.trim() {
-            trouble = Some(error.to_string());
-            failed = true;
+        let mut trimmed = false;
+        if !failed {
+            match self.trim() {
+                Ok(some) => trimmed = some,
+                Err(error) => {
+                    trouble = Some(error.to_string());
+                    failed = true;
+                }
+            }
         }
+        // A transaction that had nothing to say, since what failed is not tried again, says nothing about the disk.
+        let is_gone = told.iter().flatten().count() < told_count;
+        let wrote = !failed && (rows > 0 || is_gone || trimmed || bans_changed);
 
         let mut index = 0;
         batch.entries.retain(|_| {
@@ -194,22 +217,32 @@ impl Writer {
         if failed {
             batch.told.extend(told.into_iter().flatten().map(|(sink, id)| (sink, vec![id])));
         }
-        self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
-        let rest =
-            failed.then(|| REST_FIRST.saturating_mul(1 << self.failures.min(8).saturating_sub(1)).min(REST_LAST));
+        if failed {
+            self.failures = self.failures.saturating_add(1);
+        } else if wrote {
+            self.failures = 0;
+        }
+        let rest = failed.then(|| rest_after(self.failures));
         let now = Instant::now();
         let unix_ms = self.wall.unix_ms(now);
         let open_files = self.store.open.len() as u64;
+        let spools = waiting(&self.spools);
         self.queue.report(|status| {
-            status.health = if failed { Health::Degraded } else { Health::Ok };
+            status.spools = spools;
             status.open_files = open_files;
             status.records += rows;
-            if !failed {
+            if failed {
+                status.health = Health::Degraded;
+            }
+            if wrote {
+                status.health = Health::Ok;
                 status.synced_unix_ms = unix_ms;
                 status.sync_time = now.duration_since(began);
                 status.commits += 1;
             }
-            status.trouble = trouble;
+            if wrote || trouble.is_some() {
+                status.trouble = trouble;
+            }
         });
         self.queue.done(batch, bytes, worked, rest);
     }
@@ -262,6 +295,21 @@ impl Writer {
         (groups, worked)
     }
 
+    /// Nothing more is written to a file of which nobody can tell what the last commit left in it.
+    fn suspect(&mut self, key: FileKey, error: &FileError) {
+        if error.trouble() == Trouble::Suspect {
+            self.suspects.insert(key);
+        }
+    }
+
+    /// Counts checkpoints that are not tried again: the next ones make up for them.
+    fn forget_checkpoints(&self, group: &Group) {
+        let lost = group.checkpoints.len() as u64;
+        self.queue.report(|status| status.dropped.checkpoints += lost);
+    }
+
+    /// Commits the entries of a group each by itself, and drops those that cannot be recorded. Rows committed, and the
+    /// trouble that kept the rest, which is to be tried again.
     fn commit_one_by_one(
         &mut self,
         key: FileKey,
@@ -270,7 +318,7 @@ impl Writer {
         told: &mut [Option<(Arc<str>, i64)>],
         done: &mut [bool],
         bytes: &mut u64,
-    ) -> u64 {
+    ) -> (u64, Result<(), FileError>) {
         let mut rows = 0;
         for index in group.entries {
             let one = Group { entries: vec![index], checkpoints: Vec::new() };
@@ -279,12 +327,12 @@ impl Writer {
                 Err(error) if error.trouble() == Trouble::Defect => {
                     self.queue.count_dropped(&batch.entries[index].entry);
                 }
-                Err(_) => break,
+                Err(error) => return (rows, Err(error)),
             }
             done[index] = true;
             *bytes += batch.entries[index].bytes();
         }
-        rows
+        (rows, Ok(()))
     }
 
     /// One transaction: the rows of every session that the group touches, once each, and all that is told of them.
@@ -460,7 +508,10 @@ impl Writer {
                 whom.key.as_ref().map_or(["", "", ""], |key| [key.vhost(), key.app(), key.stream()]);
             match until {
                 Some(until) => transaction
-                    .prepare_cached("INSERT OR REPLACE INTO ban VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                    .prepare_cached(
+                        "INSERT INTO ban (address, kind, vhost, app, stream, until_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+                         ON CONFLICT DO UPDATE SET until_ms = MAX(until_ms, excluded.until_ms)",
+                    )?
                     .execute(params![address, kind, vhost, app, stream, until])?,
                 None => transaction
                     .prepare_cached(
@@ -475,9 +526,10 @@ impl Writer {
     }
 
     /// Makes room in spools that are too full: updates go first, then the oldest of the others, and what must be told
-    /// never.
-    fn trim(&mut self) -> Result<(), FileError> {
+    /// never. Whether anything left.
+    fn trim(&mut self) -> Result<bool, FileError> {
         let max = self.settings.spool_bytes;
+        let mut trimmed = false;
         let full: Vec<Arc<str>> =
             self.spools.iter().filter(|(_, bytes)| **bytes > max).map(|(sink, _)| Arc::clone(sink)).collect();
         for sink in full {
@@ -490,6 +542,7 @@ impl Writer {
                         if freed.is_empty() {
                             break;
                         }
+                        trimmed = true;
                         let rows = freed.len() as u64;
                         let bytes: u64 = freed.iter().sum();
                         file.outbox_rows = file.outbox_rows.saturating_sub(rows);
@@ -502,7 +555,7 @@ impl Writer {
                 }
             }
         }
-        Ok(())
+        Ok(trimmed)
     }
 
     /// What is done when there is time: old days are closed, and removed when theirs has come.
@@ -521,6 +574,13 @@ impl Writer {
             }
         });
     }
+}
+
+/// What waits for each sink, in the order of their names.
+fn waiting(spools: &HashMap<Arc<str>, u64>) -> Vec<(Arc<str>, u64)> {
+    let mut waiting: Vec<_> = spools.iter().map(|(sink, bytes)| (Arc::clone(sink), *bytes)).collect();
+    waiting.sort_unstable();
+    waiting
 }
 
 impl Work {
@@ -695,7 +755,8 @@ impl Transaction<'_> {
     }
 }
 
-fn pass(obstacle: Option<&Obstacle>, point: Point, key: FileKey) -> rusqlite::Result<()> {
+/// Lets a test have its way.
+pub fn pass(obstacle: Option<&Obstacle>, point: Point, key: FileKey) -> rusqlite::Result<()> {
     obstacle.map_or(Ok(()), |obstacle| obstacle(point, key))
 }
 

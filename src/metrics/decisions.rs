@@ -4,11 +4,13 @@ use crate::admission::Counts;
 use crate::metrics::text::{Page, Type};
 
 pub(super) fn render(page: &mut Page, counts: &Counts) {
-    let Counts { questions, allowed, refused, ended, asked, shared, cached, stale, let_in, failures, .. } = counts;
+    let Counts { allowed, refused, gone, ended, asked, shared, cached, stale, let_in, failures, .. } = counts;
     page.family("sluicegate_decisions_total", Type::Counter, "Questions that control decided, by what was said.");
     page.sample(&[("result", "allow")], allowed);
     page.sample(&[("result", "deny")], refused.values().sum::<u64>());
-    page.sample(&[("result", "open")], questions.saturating_sub(allowed + refused.values().sum::<u64>()));
+    page.sample(&[("result", "gone")], gone);
+    page.family("sluicegate_decisions_open", Type::Gauge, "Questions that wait for their decision.");
+    page.sample(&[], counts.open());
     page.family("sluicegate_decision_cache_total", Type::Counter, "Where answers of back ends came from.");
     page.sample(&[("result", "asked")], asked);
     page.sample(&[("result", "shared")], shared);

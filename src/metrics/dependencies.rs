@@ -17,6 +17,13 @@ pub(super) fn render(page: &mut Page, dependencies: &Dependencies) {
     if !hooks.is_empty() {
         render_hooks(page, &hooks);
     }
+    if let Some(status) = dependencies.ledger.as_ref().filter(|_| !dependencies.tells.is_empty()) {
+        page.family("sluicegate_hook_spool_bytes", Type::Gauge, "Bytes of events that wait for a receiver on disk.");
+        for tell in &dependencies.tells {
+            let waiting = status.spools.iter().find(|(sink, _)| **sink == *tell.name);
+            page.sample(&[("hook", &tell.name)], waiting.map_or(0, |(_, bytes)| *bytes));
+        }
+    }
 }
 
 fn ledger(page: &mut Page, status: &ledger::Status) {
@@ -38,6 +45,12 @@ fn ledger(page: &mut Page, status: &ledger::Status) {
     }
     page.family("sluicegate_ledger_suspect_files_total", Type::Counter, "Files given up after an I/O error.");
     page.sample(&[], status.suspect_files);
+    page.family(
+        "sluicegate_ledger_lost_rows",
+        Type::Gauge,
+        "Events that could not be read again when their file was given up.",
+    );
+    page.sample(&[], status.lost_rows);
 }
 
 /// Names of hooks come from the configuration, so there are few and they are plain.

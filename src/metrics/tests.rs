@@ -91,6 +91,7 @@ fn facts(n: u64, kind: Kind, stream: &str) -> Arc<Facts> {
         kind,
         protocol: Protocol::Rtmp,
         key: StreamKey::new(&name("default"), &name("live"), &name(stream)),
+        asked_key: None,
         remote: "192.0.2.1:1000".parse().unwrap(),
         local: "127.0.0.1:1935".parse().unwrap(),
         opened_at: Instant::now(),
@@ -164,6 +165,31 @@ fn ap_17_the_page_is_valid_and_bears_no_name_from_a_peer() {
     for hostile in ["evil", "a=b", "x y", "日本", "192.0.2.1"] {
         assert!(!page.contains(hostile), "{hostile}");
     }
+}
+
+#[test]
+fn what_waits_for_each_receiver_is_told_also_when_nothing_does() {
+    let tell = |name: &str| crate::hook::Status {
+        name: name.into(),
+        requests: Vec::new(),
+        seconds: crate::hook::meter::Seconds::default(),
+        queue: 0,
+        breaker: crate::hook::BreakerState::Closed,
+        told: crate::hook::teller::Counts::default(),
+    };
+    let ledger = crate::ledger::Status {
+        spools: vec![("billing".into(), 400), ("gone".into(), 7)],
+        lost_rows: 3,
+        ..crate::ledger::Status::default()
+    };
+    let dependencies =
+        Dependencies { ledger: Some(ledger), tells: vec![tell("billing"), tell("quiet")], ..Dependencies::default() };
+    let desk = Desk::new();
+    let beside = Beside { dependencies, ..Beside::default() };
+    let series = parse(&render(&desk.view, &beside, desk.now));
+    assert_eq!(series["sluicegate_hook_spool_bytes{hook=\"billing\"}"], 400.0);
+    assert_eq!(series["sluicegate_hook_spool_bytes{hook=\"quiet\"}"], 0.0);
+    assert_eq!(series["sluicegate_ledger_lost_rows"], 3.0);
 }
 
 #[test]

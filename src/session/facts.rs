@@ -22,6 +22,8 @@ pub struct Facts {
     pub protocol: Protocol,
     /// The stream it is on.
     pub key: StreamKey,
+    /// The stream that the peer asked for, where a verdict gave it another; `None` where that is the same.
+    pub asked_key: Option<StreamKey>,
     /// The peer's address.
     pub remote: SocketAddr,
     /// Our end.
@@ -66,6 +68,13 @@ impl Facts {
     #[must_use]
     pub fn identified(&self, identity: Identity) -> Self {
         let Identity { key, user, labels } = identity;
-        Self { key, user, labels, ..self.clone() }
+        let asked_key = Some(self.asked()).filter(|asked| **asked != key).cloned();
+        Self { key, asked_key, user, labels, ..self.clone() }
+    }
+
+    /// The stream that the peer asked for: what it will ask for when it comes again.
+    #[must_use]
+    pub fn asked(&self) -> &StreamKey {
+        self.asked_key.as_ref().unwrap_or(&self.key)
     }
 }

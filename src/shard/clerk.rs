@@ -128,6 +128,7 @@ impl Shard {
                 }
                 ToShard::Configure { order, rules } => self.configure(order, &rules).await,
                 ToShard::Load(load) => self.set_load(load).await,
+                ToShard::Recorded(is_recorded) => self.core.borrow_mut().guard.set_recorded(is_recorded),
                 ToShard::Drain { deadline } => self.begin_drain(deadline, listeners),
                 ToShard::Stop => self.begin_drain(now, listeners),
             }

@@ -568,7 +568,7 @@ impl Shard {
                 ev = "type_disabled",
                 proto = protocol.as_str(),
                 role = kind.as_str(),
-                "a second defect within a second: such sessions are refused until the next start"
+                "a second defect within a second: such sessions are refused until the next start or reload"
             );
         }
     }

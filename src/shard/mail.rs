@@ -108,6 +108,8 @@ pub enum ToShard {
     },
     /// The server is under more pressure than before, or less.
     Load(Load),
+    /// Newcomers are recorded from now on, or need not be; or nothing can be recorded of them, and they are refused.
+    Recorded(bool),
     /// Stop accepting, say goodbye to every session, evenly until the deadline, then stop.
     Drain {
         /// When everything must be closed.

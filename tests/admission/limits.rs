@@ -117,12 +117,24 @@ fn a_user_is_counted_over_all_streams_and_the_back_ends_number_wins() {
         ("d", limited("ann", 3, AtLimit::RejectNew), Ok(())),
         ("e", limited("ann", 3, AtLimit::RejectNew), too_many("user")),
         ("f", limited("bob", 1, AtLimit::RejectNew), too_many("user")),
-        ("g", limited("bob", 0, AtLimit::RejectNew), Ok(())),
+        ("g", limited("bob", 0, AtLimit::RejectNew), too_many("user")),
+        ("h", limited("eve", 0, AtLimit::EvictOldest), too_many("user")),
+        ("i", Terms { sessions_max: Some(0), ..Terms::default() }, too_many("user")),
     ] {
         let (_, question) = named(&mut room, Kind::Play, stream, terms);
         assert_eq!(room.said(question), Some(expected), "{stream}");
         room.wait(SECOND);
     }
+}
+
+#[test]
+fn who_may_have_no_session_ends_nobody_elses() {
+    let mut room = with_hook(Limits::default());
+    named(&mut room, Kind::Play, "a", terms_of("ann"));
+    room.wait(SECOND);
+    let (_, question) = named(&mut room, Kind::Play, "b", limited("ann", 0, AtLimit::EvictOldest));
+    assert_eq!(room.said(question), Some(too_many("user")));
+    assert_eq!(room.ends, []);
 }
 
 #[test]
@@ -201,6 +213,22 @@ fn a_newcomer_does_not_wait_for_ever_and_may_leave_while_it_waits() {
     room.close(&next);
     assert_eq!(room.said(question), None, "nobody is there to be answered");
     assert_eq!(room.desk.held(), sluicegate::admission::Held { seats_are_free: true, ..Default::default() });
+}
+
+#[test]
+fn nobody_is_ended_for_a_publisher_that_is_a_duplicate() {
+    let mut room = with_hook(Limits { sessions_per_user: 1, at_limit: AtLimit::EvictOldest, ..Limits::default() });
+    let (first, question) = named(&mut room, Kind::Publish, "a", terms_of("ann"));
+    assert_eq!(room.said(question), Some(Ok(())));
+    room.wait(SECOND);
+    room.rates.taken = true;
+    let (_, question) = named(&mut room, Kind::Publish, "b", terms_of("ann"));
+    assert_eq!(room.said(question), Some(Err(Reason::DuplicatePublish.into())));
+    assert_eq!(room.ends, []);
+    room.wait(SECOND);
+    room.rates.taken = false;
+    named(&mut room, Kind::Publish, "c", terms_of("ann"));
+    assert_eq!(room.ends, [(first.id, refused(Reason::ConcurrencyLimit, "user"))]);
 }
 
 #[test]
@@ -300,6 +328,20 @@ fn egress_is_limited_for_a_stream_an_app_and_the_server() {
             room.verdict_on(&facts).is_ok()
         });
         assert_eq!(said, expected);
+    }
+}
+
+#[test]
+fn egress_is_summed_only_where_it_is_limited() {
+    for (limits, summed) in [
+        (Limits { sessions_per_server: 9, ..Limits::default() }, vec![]),
+        (Limits { egress_bps_per_stream: 1 << 40, ..Limits::default() }, vec!["default/live/cam"]),
+        (Limits { egress_bps_per_app: 1 << 40, ..Limits::default() }, vec!["default/live"]),
+        (Limits { egress_bps_per_server: 1 << 40, ..Limits::default() }, vec![""]),
+    ] {
+        let mut room = room(limits);
+        assert!(room.verdict(Kind::Play, "cam", "").is_ok());
+        assert_eq!(*room.rates.asked.borrow(), summed);
     }
 }
 

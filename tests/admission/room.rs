@@ -1,5 +1,6 @@
 //! A desk on a virtual clock, with everything that it said so far.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,6 +39,10 @@ pub struct Room {
 pub struct Rates {
     pub streams: HashMap<String, u64>,
     pub egress: HashMap<String, u64>,
+    /// Every stream has a publisher that nobody takes over.
+    pub taken: bool,
+    /// Whose egress the desk wanted to know.
+    pub asked: RefCell<Vec<String>>,
 }
 
 impl Measured for Rates {
@@ -51,7 +56,12 @@ impl Measured for Rates {
             EgressScope::App(vhost, app) => format!("{vhost}/{app}"),
             EgressScope::Server => String::new(),
         };
+        self.asked.borrow_mut().push(name.clone());
         self.egress.get(&name).copied().unwrap_or(0)
+    }
+
+    fn refuses_publisher(&self, _facts: &Facts) -> bool {
+        self.taken
     }
 }
 
@@ -92,6 +102,7 @@ impl Room {
             kind,
             protocol: Protocol::Rtmp,
             key: StreamKey::new(&name("default"), &name(app), &Name::stream(stream).unwrap()),
+            asked_key: None,
             remote: SocketAddr::new(address(from), 40_000),
             local: SocketAddr::from(([198, 51, 100, 1], 1935)),
             opened_at: self.now,

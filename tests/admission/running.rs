@@ -23,6 +23,30 @@ fn admitted(room: &mut Room, terms: Terms) -> std::sync::Arc<sluicegate::session
     facts
 }
 
+/// Questions that wait, and those whose session did not wait.
+fn open_and_gone(room: &Room) -> (u64, u64) {
+    (room.desk.counts().open(), room.desk.counts().gone)
+}
+
+#[test]
+fn a_question_whose_session_leaves_is_no_longer_open() {
+    let mut room = rechecking(SECOND);
+    let facts = room.peer(Kind::Play, "cam", "");
+    room.ask(&facts);
+    assert_eq!(open_and_gone(&room), (1, 0));
+    room.close(&facts);
+    assert_eq!(open_and_gone(&room), (0, 1));
+    room.answer(allow(Terms::default()));
+    room.close(&facts);
+    assert_eq!(open_and_gone(&room), (0, 1), "an answer that comes too late is none");
+    admitted(&mut room, Terms::default());
+    let refused = room.peer(Kind::Play, "cam", "");
+    room.ask(&refused);
+    room.answer(deny());
+    room.close(&refused);
+    assert_eq!(open_and_gone(&room), (0, 1));
+}
+
 #[test]
 fn a_running_session_is_asked_about_again_and_only_a_no_ends_it() {
     let mut room = rechecking(SECOND * 60);

@@ -333,15 +333,18 @@ fn rfc_keys() -> Value {
     ]})
 }
 
+/// Where the key set of the rules below is.
+const SET: &str = "https://login.example/keys";
+
 fn with_set() -> JwtRule {
-    JwtRule { jwks_url: "https://login.example/keys".into(), ..JwtRule::default() }
+    JwtRule { jwks_url: SET.into(), ..JwtRule::default() }
 }
 
 #[test]
 fn rfc_7515_vectors_verify_and_are_expired_today() {
     let rule = JwtRule { secrets: secrets(&[A1_KEY]), issuer: "joe".into(), ..with_set() };
     let mut room = room(Settings { jwt: vec![rule], ..Settings::default() });
-    assert_eq!(room.desk.set_jwks(0, &rfc_keys().to_string()), Ok(3), "what cannot verify is left out");
+    assert_eq!(room.desk.set_jwks(0, SET, &rfc_keys().to_string()), Ok(3), "what cannot verify is left out");
     for (header, sign) in [A1, A2, A3] {
         let said = why(&room.verdict(Kind::Play, "cam", &format!("token={header}.{PAYLOAD}.{sign}")));
         assert_eq!(said, CloseReason::new(Reason::TokenExpired), "{header}");
@@ -372,8 +375,9 @@ fn ed_token(kid: Option<&str>, claims: &Value) -> String {
 fn rfc_8037_key_verifies_ed25519_from_a_set_and_from_pem() {
     let claims = json!({"exp": START_UNIX + 60, "sub": "ann"});
     let mut room_ = room(Settings { jwt: vec![with_set()], ..Settings::default() });
-    assert!(is_denied(&room_.verdict(Kind::Play, "cam", &ed_token(None, &claims)), "jwt"), "no keys yet");
-    room_.desk.set_jwks(0, &rfc_keys().to_string()).unwrap();
+    let early = why(&room_.verdict(Kind::Play, "cam", &ed_token(None, &claims)));
+    assert_eq!(early, refused(Reason::AuthUnavailable, "key_set"), "no keys yet");
+    room_.desk.set_jwks(0, SET, &rfc_keys().to_string()).unwrap();
     assert_eq!(room_.verdict(Kind::Play, "cam", &ed_token(None, &claims)).unwrap().user.as_deref(), Some("ann"));
     assert!(room_.verdict(Kind::Play, "cam", &ed_token(Some("ed"), &claims)).is_ok());
 
@@ -387,7 +391,7 @@ fn rfc_8037_key_verifies_ed25519_from_a_set_and_from_pem() {
 fn a_token_cannot_choose_what_its_key_is_for() {
     let rule = JwtRule { secrets: secrets(&[SECRET]), ..with_set() };
     let mut room = room(Settings { jwt: vec![rule], ..Settings::default() });
-    room.desk.set_jwks(0, &rfc_keys().to_string()).unwrap();
+    room.desk.set_jwks(0, SET, &rfc_keys().to_string()).unwrap();
     let payload = base64::encode(json!({"exp": START_UNIX + 60}).to_string().as_bytes());
     let forged = |alg: &str, extra: &str, key: &[u8]| {
         let header = base64::encode(format!("{{\"alg\":\"{alg}\"{extra}}}").as_bytes());
@@ -434,20 +438,82 @@ fn a_key_set_is_replaced_and_a_broken_one_changes_nothing() {
     room.wait(SECOND * 10);
     assert!(room.verdict(Kind::Play, "cam", &ed_token(Some("ed"), &claims)).is_err());
     assert_eq!(unknown(&room), 2);
-    room.desk.set_jwks(0, &rfc_keys().to_string()).unwrap();
+    room.desk.set_jwks(0, SET, &rfc_keys().to_string()).unwrap();
     assert!(room.verdict(Kind::Play, "cam", &ed_token(Some("ed"), &claims)).is_ok());
     for broken in ["", "{}", "[]", "{\"keys\":[]}", "{\"keys\":[{\"kty\":\"oct\",\"k\":\"AAAA\"}]}", "{\"keys\":7}"] {
-        assert!(room.desk.set_jwks(0, broken).is_err(), "{broken}");
+        assert!(room.desk.set_jwks(0, SET, broken).is_err(), "{broken}");
     }
     let many = json!({"keys": vec![rfc_keys()["keys"][2].clone(); 65]}).to_string();
-    assert!(room.desk.set_jwks(0, &many).is_err());
-    assert!(room.desk.set_jwks(0, &" ".repeat(300_000)).is_err());
-    assert!(room.desk.set_jwks(1, &rfc_keys().to_string()).is_err());
+    assert!(room.desk.set_jwks(0, SET, &many).is_err());
+    assert!(room.desk.set_jwks(0, SET, &" ".repeat(300_000)).is_err());
+    assert!(room.desk.set_jwks(1, SET, &rfc_keys().to_string()).is_err());
     assert!(room.verdict(Kind::Play, "cam", &ed_token(Some("ed"), &claims)).is_ok(), "the set is still there");
     // Rotation: the old key is gone with the set that had it.
     let ec = json!({"keys": [rfc_keys()["keys"][1]]}).to_string();
-    assert_eq!(room.desk.set_jwks(0, &ec), Ok(1));
+    assert_eq!(room.desk.set_jwks(0, SET, &ec), Ok(1));
     assert!(room.verdict(Kind::Play, "cam", &ed_token(Some("ed"), &claims)).is_err());
+}
+
+/// Other settings, and the gate that goes with them.
+fn configure(room: &mut Room, jwt: Vec<JwtRule>) {
+    let settings = Settings { publish: Access::Deny, play: Access::Deny, jwt, ..Settings::default() };
+    room.desk.configure(&settings, std::sync::Arc::new(Gate::new(&settings, &[]))).unwrap();
+}
+
+#[test]
+fn a_reload_keeps_the_key_sets_of_rules_that_trust_the_same_issuer() {
+    let other = JwtRule { jwks_file: "/etc/other.json".into(), parameter: "other".into(), ..JwtRule::default() };
+    let issued = JwtRule { issuer: "login".into(), ..with_set() };
+    let mut room = room(Settings { jwt: vec![issued.clone()], ..Settings::default() });
+    room.desk.set_jwks(0, SET, &rfc_keys().to_string()).unwrap();
+    let token = ed_token(Some("ed"), &json!({"exp": START_UNIX + 600, "iss": "login"}));
+    assert!(room.verdict(Kind::Play, "cam", &token).is_ok());
+    // The rule stands elsewhere and says more; its keys are the same.
+    configure(&mut room, vec![other.clone(), JwtRule { require_stream: true, ..issued.clone() }]);
+    assert!(is_denied(&room.verdict(Kind::Play, "cam", &token), "jwt_stream"));
+    configure(&mut room, vec![other, issued.clone()]);
+    assert!(room.verdict(Kind::Play, "cam", &token).is_ok(), "the issuer may be down meanwhile");
+    for changed in [
+        JwtRule { jwks_url: "https://elsewhere.example/keys".into(), ..issued.clone() },
+        JwtRule { issuer: "somebody".into(), ..issued.clone() },
+    ] {
+        configure(&mut room, vec![issued.clone()]);
+        room.desk.set_jwks(0, SET, &rfc_keys().to_string()).unwrap();
+        configure(&mut room, vec![changed]);
+        let said = why(&room.verdict(Kind::Play, "cam", &token));
+        assert_eq!(said, refused(Reason::AuthUnavailable, "key_set"), "other keys are other keys");
+    }
+}
+
+#[test]
+fn a_key_set_is_not_given_to_the_rule_that_took_its_place() {
+    let inner = JwtRule { jwks_file: "/etc/inner.json".into(), ..JwtRule::default() };
+    let mut room = room(Settings { jwt: vec![with_set(), inner.clone()], ..Settings::default() });
+    // The first set is being fetched while a reload turns the rules round.
+    configure(&mut room, vec![inner, with_set()]);
+    let keys = rfc_keys().to_string();
+    assert!(room.desk.set_jwks(0, SET, &keys).is_err(), "the public issuer's keys are not the inner ones");
+    let token = ed_token(Some("ed"), &json!({"exp": START_UNIX + 600}));
+    assert!(room.verdict(Kind::Play, "cam", &token).is_err());
+    assert_eq!(room.desk.set_jwks(1, SET, &keys), Ok(3));
+    assert_eq!(room.desk.set_jwks(0, "/etc/inner.json", &keys), Ok(3));
+}
+
+#[test]
+fn limits_auth_failures_are_not_counted_while_a_key_set_has_never_been_read() {
+    let rule = JwtRule { secrets: secrets(&[SECRET]), ..with_set() };
+    let mut room = room(Settings { jwt: vec![rule], ..Settings::default() });
+    let token = ed_token(Some("ed"), &json!({"exp": START_UNIX + 600}));
+    let said = why(&room.verdict(Kind::Play, "cam", &token));
+    assert_eq!(said, refused(Reason::AuthUnavailable, "key_set"));
+    assert!(!room.notes.iter().any(|note| matches!(note, Note::AuthFailed(_))), "{:?}", room.notes);
+    // What no set can make good is wrong all the same: a secret is not in one, and this is no token.
+    let hmac = jwt(&json!({"exp": START_UNIX + 60}));
+    let hmac = format!("{}A", &hmac[..hmac.len() - 1]);
+    assert!(is_denied(&room.verdict(Kind::Play, "cam", &hmac), "jwt"));
+    assert!(is_denied(&room.verdict(Kind::Play, "cam", "token=x"), "jwt"));
+    room.desk.set_jwks(0, SET, &rfc_keys().to_string()).unwrap();
+    assert!(room.verdict(Kind::Play, "cam", &token).is_ok());
 }
 
 #[test]

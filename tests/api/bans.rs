@@ -43,6 +43,16 @@ async fn a_ban_is_made_listed_and_lifted() {
 }
 
 #[tokio::test]
+async fn a_shorter_ban_is_answered_with_the_longer_one_that_stays_in_force() {
+    let desk = Desk::new(16);
+    let client = desk.client();
+    let long = client.post("/v1/bans", r#"{"address":"192.0.2.1","ban_for":"1h"}"#).await.json();
+    let short = client.post("/v1/bans", r#"{"address":"192.0.2.1","ban_for":"1m"}"#).await.json();
+    assert_eq!(short["ban"]["until"], long["ban"]["until"]);
+    assert_eq!(client.get("/v1/bans").await.json()["bans"][0]["until"], long["ban"]["until"]);
+}
+
+#[tokio::test]
 async fn ap_11_a_ban_needs_an_address_and_a_time_and_says_which_field_is_wrong() {
     let desk = Desk::new(16);
     let client = desk.client();

@@ -11,7 +11,7 @@ pub fn run(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let rule = JwtRule { jwks_file: "keys.json".into(), ..JwtRule::default() };
     let mut tokens = Tokens::new(&Settings { jwt: vec![rule], ..Settings::default() }).expect("settings that hold");
-    if let Ok(keys) = tokens.set_jwks(0, &text) {
+    if let Ok(keys) = tokens.set_jwks(0, "keys.json", &text) {
         assert!((1..=JWKS_KEYS_MAX).contains(&keys) && text.len() <= JWKS_BYTES_MAX);
     }
     let name = |text| Name::app(text).expect("a name");

@@ -51,8 +51,8 @@ impl Memory {
 }
 
 impl Spool for Memory {
-    async fn page(&self, after: i64, limit: usize) -> Vec<Parcel> {
-        self.page_now(after, limit)
+    async fn page(&self, after: i64, limit: usize) -> Option<Vec<Parcel>> {
+        Some(self.page_now(after, limit))
     }
 
     fn done(&self, ids: Vec<i64>) {
@@ -69,6 +69,7 @@ pub fn facts() -> Facts {
         kind: Kind::Publish,
         protocol: Protocol::Rtmp,
         key: StreamKey::new(&name("default"), &name("live"), &Name::stream("cam").unwrap()),
+        asked_key: None,
         remote: "192.0.2.1:5000".parse().unwrap(),
         local: "192.0.2.9:1935".parse().unwrap(),
         opened_at: Instant::now(),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -196,13 +197,44 @@ async fn what_was_under_way_when_the_server_ended_is_told_again() {
 struct Large(Memory);
 
 impl Spool for Large {
-    async fn page(&self, after: i64, _: usize) -> Vec<Parcel> {
-        self.0.page_now(after, 1)
+    async fn page(&self, after: i64, _: usize) -> Option<Vec<Parcel>> {
+        Some(self.0.page_now(after, 1))
     }
 
     fn done(&self, ids: Vec<i64>) {
         self.0.done(ids);
     }
+}
+
+/// A spool that cannot be read at first.
+struct Away(Memory, Arc<AtomicUsize>);
+
+impl Spool for Away {
+    async fn page(&self, after: i64, limit: usize) -> Option<Vec<Parcel>> {
+        let is_away = self.1.fetch_add(1, Ordering::Relaxed) < 3;
+        if is_away { None } else { Some(self.0.page_now(after, limit)) }
+    }
+
+    fn done(&self, ids: Vec<i64>) {
+        self.0.done(ids);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spool_that_cannot_be_read_is_asked_again_soon() {
+    let spool = Memory::default();
+    let settings = settings("http://127.0.0.1:9/", "");
+    let endpoint = Endpoint::new(&settings, &settings.tell[0]).unwrap();
+    let (_wake, woken) = watch::channel(0);
+    let began = tokio::time::Instant::now();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let task = tokio::spawn(tell(endpoint, Away(spool, Arc::clone(&asked)), woken));
+    while asked.load(Ordering::Relaxed) < 4 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // On virtual time; what is still is looked at every five seconds.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    task.abort();
 }
 
 #[tokio::test]

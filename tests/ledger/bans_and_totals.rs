@@ -45,6 +45,25 @@ fn bans_outlive_the_process_until_they_end_or_are_lifted() {
 }
 
 #[test]
+fn a_shorter_ban_does_not_cut_a_longer_one_of_the_same_peer() {
+    let folder = folder();
+    let bed = Bed::new(&settings(folder.path()));
+    for ms in [90_000, 1_000] {
+        bed.ledger.ban(ban("192.0.2.1", None, None, ms));
+    }
+    // One that was lifted is gone, and the next is as long as it says.
+    for ms in [90_000, 1_000] {
+        bed.ledger.ban(ban("192.0.2.2", None, None, ms));
+        if ms == 90_000 {
+            bed.ledger.unban(&ban("192.0.2.2", None, None, 0).whom);
+        }
+    }
+    bed.stop();
+    let (opened, _) = open(&settings(folder.path()), NOON_MS);
+    assert_eq!(opened.bans(), [ban("192.0.2.1", None, None, 90_000), ban("192.0.2.2", None, None, 1_000)]);
+}
+
+#[test]
 fn sums_are_exact_over_kinds_batches_and_starts() {
     let folder = folder();
     let mut random = SplitMix::new(11);

@@ -318,3 +318,186 @@ fn fa_14_a_disk_that_stays_broken_makes_no_heap_of_files() {
     whole(folder.path(), &bed, 2);
     bed.stop();
 }
+
+/// What a crash leaves of a life with so many running sessions, in a folder that is there already.
+fn crash_into(folder: &Path, running: u64) {
+    let before = crate::support::folder();
+    let mut bed = Bed::new(&settings(before.path()));
+    for n in 0..running {
+        let facts = bed.facts(n, Kind::Publish, 0);
+        bed.happens(&facts, 1, 0, What::Opened);
+        bed.happens(&facts, 2, 0, What::Started);
+    }
+    bed.settle();
+    for entry in std::fs::read_dir(before.path()).unwrap().flatten() {
+        std::fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+    }
+    bed.stop();
+}
+
+/// Starts on a disk that is full: nobody waits for it, and everything is there once it is not.
+fn starts_on_a_full_disk(folder: &Path, running: u64, obstacle: Option<Obstacle>, make_room: impl FnOnce()) {
+    let (mut opened, start) = open(&settings(folder), NOON_MS + 60_000);
+    if let Some(obstacle) = obstacle {
+        opened = opened.with_obstacle(obstacle);
+    }
+    let error = opened.recover(&mut |change| vec![tell_of(change, sluicegate::event::Weight::Must)]).unwrap_err();
+    assert!(error.may_pass(), "{error}");
+    let encode = |change: &sluicegate::session::Change| vec![tell_of(change, sluicegate::event::Weight::Must)];
+    let ledger = opened.start_recovering(Box::new(encode)).unwrap();
+    let mut bed = Bed { ledger, start, start_ms: NOON_MS + 60_000, number: 0 };
+    degraded(&bed);
+    for n in running..running + 20 {
+        life(&mut bed, n);
+    }
+    until(|| bed.status().trouble.is_some(), || format!("{:?}", bed.status()));
+    assert_eq!(*bed.ledger.committed().borrow(), 0, "nothing is committed before the recovery");
+    make_room();
+    bed.settle();
+    until(|| bed.status().health == Health::Ok, || format!("{:?}", bed.status()));
+    let found = rows(folder);
+    assert_eq!(found.len() as u64, running + 20);
+    assert!(found.iter().all(|row| row.closed_ms.is_some() && row.seq == 3));
+    assert_eq!(found.iter().filter(|row| row.reason.as_deref() == Some("server_crash")).count() as u64, running);
+    let told: std::collections::BTreeSet<_> = bed.outbox().into_iter().map(|row| row.event_id).collect();
+    assert_eq!((told.len() as u64, bed.outbox().len() as u64), (2 * found.len() as u64, 2 * found.len() as u64));
+    bed.stop();
+    assert_eq!(sessions(folder), running + 20);
+}
+
+#[test]
+fn fa_13_a_start_on_a_full_disk_recovers_when_there_is_room() {
+    let folder = folder();
+    crash_into(folder.path(), 50);
+    let (is_full, obstacle) = failing(Point::Commit, ffi::SQLITE_FULL);
+    is_full.store(true, Ordering::Relaxed);
+    starts_on_a_full_disk(folder.path(), 50, Some(obstacle), || is_full.store(false, Ordering::Relaxed));
+}
+
+#[test]
+fn fa_13_a_start_on_a_disk_that_is_really_full() {
+    let Some(small) = tmpfs() else { return };
+    crash_into(&small.path, 200);
+    let ballast = small.path.join("ballast");
+    fill(&ballast);
+    starts_on_a_full_disk(&small.path, 200, None, || std::fs::remove_file(&ballast).unwrap());
+}
+
+#[test]
+fn fa_13_a_ledger_that_is_stopped_before_it_could_recover_ends() {
+    let folder = folder();
+    crash_into(folder.path(), 3);
+    let (is_full, obstacle) = failing(Point::Commit, ffi::SQLITE_FULL);
+    is_full.store(true, Ordering::Relaxed);
+    let (opened, _) = open(&settings(folder.path()), NOON_MS + 60_000);
+    let ledger = opened.with_obstacle(obstacle).start_recovering(Box::new(|_| Vec::new())).unwrap();
+    until(|| ledger.status().trouble.is_some(), || format!("{:?}", ledger.status()));
+    assert!(ledger.stop(Duration::from_secs(30)));
+    is_full.store(false, Ordering::Relaxed);
+    assert_eq!(recover(&mut open(&settings(folder.path()), NOON_MS + 60_000).0).sessions, 3, "the next start does it");
+}
+
+/// A disk whose commits fail one after the other with these, the last first; then it is well.
+fn failing_commits(codes: &[i32]) -> (Arc<Mutex<Vec<i32>>>, Obstacle) {
+    let left = Arc::new(Mutex::new(codes.to_vec()));
+    let codes = Arc::clone(&left);
+    let obstacle = Arc::new(move |at: Point, _: FileKey| {
+        if at != Point::Commit {
+            return Ok(());
+        }
+        codes.lock().unwrap().pop().map_or(Ok(()), |code| Err(error(code)))
+    });
+    (left, obstacle)
+}
+
+#[test]
+fn fa_13_a_disk_that_fills_while_a_bad_record_is_looked_for_is_tried_again() {
+    for (second, files) in [(ffi::SQLITE_FULL, 0), (ffi::SQLITE_IOERR_FSYNC, 1)] {
+        let folder = folder();
+        let (codes, obstacle) = failing_commits(&[]);
+        let mut bed = bed(&settings(folder.path()), obstacle);
+        life(&mut bed, 0);
+        bed.settle();
+        *codes.lock().unwrap() = vec![second, ffi::SQLITE_CONSTRAINT];
+        for n in 1..5 {
+            life(&mut bed, n);
+        }
+        bed.settle();
+        until(|| bed.status().health == Health::Ok, || format!("{:?}", bed.status()));
+        assert_eq!(bed.status().suspect_files, files);
+        whole(folder.path(), &bed, 5);
+        bed.stop();
+    }
+}
+
+#[test]
+fn fa_13_a_ledger_is_not_well_again_before_something_was_written() {
+    let folder = folder();
+    let (is_full, obstacle) = failing(Point::Commit, ffi::SQLITE_FULL);
+    let mut bed = bed(&settings(folder.path()), obstacle);
+    let facts = bed.facts(1, Kind::Publish, 0);
+    bed.happens(&facts, 1, 0, What::Opened);
+    bed.happens(&facts, 2, 0, What::Started);
+    bed.settle();
+    is_full.store(true, Ordering::Relaxed);
+    bed.ledger.checkpoint(bed.after(10), vec![(facts.id, bytes(10, 0))]);
+    degraded(&bed);
+    let commits = bed.status().commits;
+    // Longer than the rest after a failure: nothing waits any more, and nothing has shown that there is room.
+    std::thread::sleep(Duration::from_secs(1));
+    let status = bed.status();
+    assert_eq!((status.health, status.commits), (Health::Degraded, commits), "{status:?}");
+    is_full.store(false, Ordering::Relaxed);
+    bed.ledger.checkpoint(bed.after(20), vec![(facts.id, bytes(20, 0))]);
+    until(|| bed.status().health == Health::Ok, || format!("{:?}", bed.status()));
+    bed.stop();
+}
+
+#[test]
+fn fa_14_bans_beyond_what_may_wait_are_counted() {
+    let folder = folder();
+    let gate = Arc::new(Mutex::new(()));
+    let at_the_gate = Arc::clone(&gate);
+    let obstacle: Obstacle = Arc::new(move |at, _| {
+        if at == Point::Commit {
+            drop(at_the_gate.lock().unwrap());
+        }
+        Ok(())
+    });
+    let mut bed = bed(&settings(folder.path()), obstacle);
+    let closed = gate.lock().unwrap();
+    life(&mut bed, 0);
+    let ban = |n: u32| sluicegate::ledger::StoredBan {
+        whom: sluicegate::admission::Whom { address: std::net::Ipv4Addr::from(n).into(), kind: None, key: None },
+        until_unix_ms: NOON_MS + DAY_MS,
+    };
+    // The writer may have taken some of them before it came to the gate.
+    for n in 0..300_000 {
+        bed.ledger.ban(ban(n));
+    }
+    let dropped = bed.status().dropped.bans;
+    drop(closed);
+    bed.settle();
+    bed.stop();
+    assert!(dropped > 0);
+    let (opened, _) = open(&settings(folder.path()), NOON_MS);
+    assert_eq!(opened.bans().len() as u64 + dropped, 300_000);
+}
+
+#[test]
+fn what_waits_for_each_sink_is_told_in_the_status() {
+    let folder = folder();
+    let mut bed = Bed::new(&settings(folder.path()));
+    let expected = |bed: &Bed| bed.outbox().iter().map(|row| row.body.len() as u64).sum::<u64>();
+    life(&mut bed, 0);
+    bed.settle();
+    let spools =
+        |bed: &Bed| bed.status().spools.iter().map(|(sink, bytes)| (sink.to_string(), *bytes)).collect::<Vec<_>>();
+    assert_eq!(spools(&bed), [(SINK.to_owned(), expected(&bed))]);
+    bed.stop();
+    let bed = Bed::new(&settings(folder.path()));
+    assert_eq!(spools(&bed), [(SINK.to_owned(), expected(&bed))], "from the start on");
+    bed.ledger.told(SINK, bed.outbox().iter().map(|row| row.id).collect());
+    until(|| spools(&bed) == [(SINK.to_owned(), 0)], || format!("{:?}", bed.status()));
+    bed.stop();
+}

@@ -163,8 +163,8 @@ fn kill(folder: &Path, seed: u64) -> u64 {
     committed
 }
 
-/// What must be so after a start on what is left: I9.
-fn check(folder: &Path, seed: u64, committed: u64, steps: Option<usize>) {
+/// What must be so after a start on what is left: I9. Returns how many sessions and events were there.
+fn check(folder: &Path, seed: u64, committed: u64, steps: Option<usize>) -> (u64, u64) {
     // What the child had recorded up to the number it was told of.
     let mut number = 0;
     let mut expected: BTreeMap<SessionId, (u32, Option<u64>, bool, u64)> = BTreeMap::new();
@@ -248,6 +248,7 @@ fn check(folder: &Path, seed: u64, committed: u64, steps: Option<usize>) {
     let count: u64 = found.values().map(|row| u64::from(row.seq)).sum();
     assert_eq!(events.len() as u64, count, "seed {seed}: events of sessions that are not on record");
     bed.stop();
+    (found.len() as u64, count)
 }
 
 /// A folder in memory where there is one: what is killed is the process, and not the power.
@@ -260,6 +261,7 @@ fn place() -> tempfile::TempDir {
 fn fa_15_nothing_that_was_said_to_be_safe_is_lost_to_a_kill_at_any_moment() {
     let points = std::env::var(POINTS).ok().map_or(200, |text| text.parse().unwrap());
     let (next, most) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (sessions, events) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -271,10 +273,15 @@ fn fa_15_nothing_that_was_said_to_be_safe_is_lost_to_a_kill_at_any_moment() {
                     let folder = place();
                     let committed = kill(folder.path(), seed);
                     most.fetch_max(committed, Ordering::Relaxed);
-                    check(folder.path(), seed, committed, None);
+                    let found = check(folder.path(), seed, committed, None);
+                    sessions.fetch_add(found.0, Ordering::Relaxed);
+                    events.fetch_add(found.1, Ordering::Relaxed);
                 }
             });
         }
     });
-    assert!(most.load(Ordering::Relaxed) > 1_000, "the children were killed before they did anything");
+    // What a long run is told by.
+    let [sessions, events, furthest] = [sessions, events, most].map(AtomicU64::into_inner);
+    println!("{points} kills, {sessions} sessions, {events} events, furthest {furthest}");
+    assert!(furthest > 1_000, "the children were killed before they did anything");
 }

@@ -50,6 +50,25 @@ fn pages_come_in_order_and_rows_are_gone_when_they_were_told() {
 }
 
 #[test]
+fn nothing_shows_before_what_is_in_a_file_that_cannot_be_opened_for_a_moment() {
+    let folder = folder();
+    let mut bed = Bed::new(&settings(folder.path()));
+    // Nobody has asked for a page yet, so no file is open for readers.
+    for (n, ms) in [(1, 0), (2, DAY_MS)] {
+        let facts = bed.facts(n, Kind::Publish, ms);
+        bed.happens(&facts, 1, ms, What::Opened);
+        bed.happens(&facts, 2, ms, What::Started);
+    }
+    bed.settle();
+    let (here, away) = (key(TODAY).path(folder.path()), folder.path().join("away"));
+    std::fs::rename(&here, &away).unwrap();
+    assert_eq!(bed.outbox(), [], "an older one would be passed over");
+    std::fs::rename(&away, &here).unwrap();
+    assert_eq!(bed.outbox().len(), 2);
+    bed.stop();
+}
+
+#[test]
 fn the_same_event_is_told_to_a_sink_once() {
     let folder = folder();
     let mut bed = Bed::new(&settings(folder.path()));

@@ -113,11 +113,11 @@ impl Bed {
     }
 
     pub fn page(&self, sink: &str, after: i64, limit: usize) -> Vec<OutboxRow> {
-        block_on(self.ledger.outbox(sink, after, limit))
+        block_on(self.ledger.outbox(sink, after, limit)).unwrap_or_default()
     }
 
     pub fn stop(self) {
-        self.ledger.stop(Duration::from_secs(30));
+        assert!(self.ledger.stop(Duration::from_secs(30)), "the ledger does not end");
     }
 }
 
@@ -149,6 +149,7 @@ pub fn facts(n: u64, kind: Kind, at: Instant, unix_ms: u64) -> Arc<Facts> {
         kind,
         protocol: Protocol::Rtmp,
         key: StreamKey::new(&name("default"), &name("live"), &name(&format!("cam{}", n % 7))),
+        asked_key: None,
         remote: format!("[::ffff:192.0.2.{}]:{}", n % 250, 1_024 + n % 60_000).parse().unwrap(),
         local: "198.51.100.1:1935".parse().unwrap(),
         opened_at: at,

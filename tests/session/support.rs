@@ -24,6 +24,7 @@ pub fn facts(count: u64, now: Instant, key: &StreamKey) -> Facts {
         kind: Kind::Play,
         protocol: Protocol::Rtmp,
         key: key.clone(),
+        asked_key: None,
         remote: SocketAddr::from(([192, 0, 2, 1], 40_000)),
         local: SocketAddr::from(([192, 0, 2, 2], 1935)),
         opened_at: now,

@@ -181,7 +181,7 @@ impl Backend for Desk {
 
     fn subscribe(&self, after: Option<u64>) -> Cursor {
         let newest = self.0.bus.lock().unwrap().subscribe();
-        after.map(|number| Cursor(number + 1)).filter(|cursor| cursor.0 <= newest.0).unwrap_or(newest)
+        after.map(|number| Cursor::at(number + 1)).filter(|cursor| cursor.next <= newest.next).unwrap_or(newest)
     }
 
     fn next_event<'a>(&'a self, cursor: &'a mut Cursor) -> Answer<'a, (u64, Recorded)> {
@@ -215,6 +215,7 @@ pub fn facts(n: u64, kind: Kind, app: &str, stream: &str, remote: &str) -> Facts
         kind,
         protocol: Protocol::Rtmp,
         key: key("default", app, stream),
+        asked_key: None,
         remote: remote.parse().unwrap(),
         local: "192.0.2.1:1935".parse().unwrap(),
         opened_at: Instant::now() - Duration::from_secs(30) + Duration::from_millis(n),

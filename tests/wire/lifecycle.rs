@@ -59,6 +59,48 @@ fn sigint_ends_at_once() {
     publisher.drain();
 }
 
+/// A server whose receiver takes connections and never answers, with a publisher that it is to hear of.
+fn with_a_dead_receiver() -> (Server, Raw, std::net::TcpListener, tempfile::TempDir) {
+    let receiver = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&format!(
+        "[shard]\ndrain_timeout = \"60s\"\n[ledger]\ndirectory = \"{}\"\n[[hook.tell]]\nname = \"dead\"\n\
+         url = \"http://{}/\"\nsecrets = [\"b3BlbiBzZXNhbWUgcGxlYXNl\"]\nallow_private = true\n",
+        folder.path().join("ledger").display(),
+        receiver.local_addr().unwrap(),
+    ));
+    let mut publisher = Raw::publish(server.rtmp, "live", "dead").start();
+    publisher.send_picture(0);
+    server.wait_for_sessions("kind=publish&state=running", 1);
+    (server, publisher, receiver, folder)
+}
+
+/// The log of the ledger's only day is empty or gone: the file was closed in good order.
+fn is_closed(folder: &std::path::Path) -> bool {
+    let files = std::fs::read_dir(folder.join("ledger")).unwrap().flatten();
+    let mut logs = files.filter(|file| file.file_name().to_string_lossy().ends_with(".db-wal"));
+    logs.all(|log| log.metadata().unwrap().len() == 0)
+}
+
+#[test]
+fn a_receiver_that_is_dead_does_not_keep_an_end_at_once_from_being_in_good_order() {
+    let (mut server, _publisher, _receiver, folder) = with_a_dead_receiver();
+    server.signal(libc::SIGINT);
+    assert_eq!(server.wait(PATIENCE).code(), Some(0), "{}", server.log());
+    assert!(is_closed(folder.path()), "{}", server.log());
+}
+
+#[test]
+fn a_second_signal_ends_in_good_order_though_a_receiver_is_dead() {
+    let (mut server, _publisher, _receiver, folder) = with_a_dead_receiver();
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        server.signal(signal);
+        crate::support::eventually("it is stopping", || server.log().contains("the server is stopping"));
+    }
+    assert_eq!(server.wait(PATIENCE).code(), Some(0), "{}", server.log());
+    assert!(is_closed(folder.path()), "{}", server.log());
+}
+
 #[test]
 fn signals_that_this_server_does_not_obey_are_told_and_harmless() {
     let server = Server::start("");

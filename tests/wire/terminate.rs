@@ -81,3 +81,110 @@ fn a_filter_without_conditions_needs_a_confirmation() {
     assert_eq!((status, &answer["closed"]), (200, &json!(1)), "{answer}");
     publisher.drain();
 }
+
+/// A back end that says yes to everybody as `anna`, on the stream `given`, and to a question with `hold` in its query only
+/// when it is let go.
+struct BackEnd {
+    url: String,
+    asked: std::sync::mpsc::Receiver<String>,
+    let_go: std::sync::mpsc::Sender<()>,
+}
+
+impl BackEnd {
+    fn start() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let (asked_in, asked) = std::sync::mpsc::channel();
+        let (let_go, held) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = std::io::BufReader::new(stream.unwrap());
+                let question = read_request(&mut stream);
+                let is_held = question.contains("hold=1");
+                if asked_in.send(question).is_err() || (is_held && held.recv().is_err()) {
+                    return;
+                }
+                let body = json!({"allow": true, "user": "anna", "stream": "given"}).to_string();
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close";
+                let answer = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                // Who asked may be tired of waiting.
+                let _ = std::io::Write::write_all(stream.get_mut(), answer.as_bytes());
+            }
+        });
+        Self { url, asked, let_go }
+    }
+
+    fn server(&self) -> Server {
+        let hook = format!("[[hook.ask]]\nname = \"desk\"\nurl = \"{}\"\nkinds = [\"play\"]", self.url);
+        Server::start(&format!("[hook]\ndecide_timeout = \"8s\"\n{hook}"))
+    }
+}
+
+/// The body of one request.
+fn read_request(stream: &mut std::io::BufReader<std::net::TcpStream>) -> String {
+    use std::io::{BufRead as _, Read as _};
+    let (mut length, mut line) = (0, String::new());
+    while stream.read_line(&mut line).is_ok_and(|read| read > 2) {
+        let (name, value) = line.split_once(':').unwrap_or((&line, ""));
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.trim().parse().unwrap();
+        }
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    String::from_utf8(body).unwrap()
+}
+
+#[test]
+fn a_ban_holds_for_who_was_given_another_stream_than_it_asked_for() {
+    let back_end = BackEnd::start();
+    let server = back_end.server();
+    let mut player = Raw::play(server.rtmp, "live", "asked").start();
+    assert_eq!(server.wait_for_sessions("kind=play", 1)[0]["stream"], "given");
+    back_end.asked.recv_timeout(PATIENCE).unwrap();
+
+    let ask = json!({"filter": {"stream": "given"}, "ban_for": "1h"});
+    let (status, answer) = server.call("POST", "/v1/sessions/terminate", Some(&ask));
+    assert_eq!((status, &answer["closed"]), (200, &json!(1)), "{answer}");
+    player.drain();
+    // It comes back by the name that it knows, and by the one that it has learned.
+    for name in ["asked", "given"] {
+        let mut back = Raw::play(server.rtmp, "live", name);
+        assert!(back.pump_until(PATIENCE, |it| it.started || it.refused.is_some()));
+        assert!(back.refused.is_some() && !back.started, "{name} was let in");
+    }
+    assert!(back_end.asked.try_recv().is_err(), "nobody asks about who is banned");
+    // By a third name it is asked about, and is not let in where it would be sent.
+    let mut back = Raw::play(server.rtmp, "live", "third");
+    assert!(back.pump_until(PATIENCE, |it| it.started || it.refused.is_some()));
+    assert!(back.refused.is_some() && !back.started, "it was let in by another name");
+}
+
+#[test]
+fn a_ban_holds_for_a_question_that_is_open_when_it_comes() {
+    let back_end = BackEnd::start();
+    let server = back_end.server();
+    let mut player = Raw::play(server.rtmp, "live", "given").start();
+    back_end.asked.recv_timeout(PATIENCE).unwrap();
+    server.wait_for_sessions("kind=play&user=anna", 1);
+    let mut late = Raw::play(server.rtmp, "live", "given?hold=1");
+    std::thread::scope(|scope| {
+        let pumped = scope.spawn(|| {
+            assert!(late.pump_until(PATIENCE, |it| it.started || it.refused.is_some()), "no verdict");
+        });
+        assert!(back_end.asked.recv_timeout(PATIENCE).unwrap().contains("hold=1"));
+        // Nobody knows yet that the newcomer is anna too.
+        let ask = json!({"filter": {"user": "anna"}, "ban_for": "1h"});
+        let (status, answer) = server.call("POST", "/v1/sessions/terminate", Some(&ask));
+        assert_eq!((status, &answer["closed"]), (200, &json!(1)), "{answer}");
+        back_end.let_go.send(()).unwrap();
+        pumped.join().unwrap();
+    });
+    assert!(late.refused.is_some() && !late.started, "a banned peer was let in");
+    player.drain();
+    drop(late);
+    server.wait_for_sessions("", 0);
+    let closed = server.events("session.closed");
+    assert!(closed.iter().any(|(_, it)| it["reason"] == "banned"), "{closed:#?}");
+}

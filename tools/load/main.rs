@@ -15,6 +15,7 @@ mod net;
 mod peer;
 mod play;
 mod publish;
+mod receiver;
 mod report;
 mod scan;
 mod source;
@@ -60,12 +61,14 @@ enum Command {
     Publish(Publish),
     /// Play a stream, or one of many, N times, and measure what arrives.
     Play(Play),
-    /// Connect, have a play accepted, close; as fast as it goes.
+    /// Connect, have a play accepted, close; as fast as it goes, or at a rate.
     Storm(Storm),
     /// Hold N players of a stream that has no media.
     Idle(Idle),
     /// Serve `play` with the send calls alone.
     Floor(Floor),
+    /// Answer the questions of a server with yes, and take what it tells.
+    Receiver(Receiver),
 }
 
 #[derive(Args)]
@@ -150,15 +153,40 @@ struct Play {
 struct Storm {
     #[command(flatten)]
     at: Where,
-    /// Stream name; `%d` becomes the slot's number modulo `--streams`.
+    /// Stream name; `%d` becomes the slot's number modulo `--streams`, at a rate the session's.
     #[arg(long, default_value = "load")]
     stream: String,
     /// Streams behind `%d`.
     #[arg(long, default_value_t = 1)]
     streams: usize,
-    /// Sessions in progress at any moment.
+    /// Sessions in progress at any moment; at a rate, the most.
     #[arg(long, short = 'n', default_value_t = 1_500)]
     concurrency: usize,
+    /// Begin so many sessions a second, whatever becomes of those before. Their times count from when they were due.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// How long the storm blows before it is measured, in seconds.
+    #[arg(long, default_value_t = 0.0)]
+    warm_up: f64,
+}
+
+#[derive(Args)]
+struct Receiver {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:19400")]
+    listen: SocketAddr,
+    /// How long each request waits for its answer, in milliseconds.
+    #[arg(long, default_value_t = 1.0)]
+    delay_ms: f64,
+    /// Close the connection after each answer.
+    #[arg(long)]
+    close: bool,
+    /// Read requests and never answer.
+    #[arg(long)]
+    silent: bool,
+    /// How long.
+    #[arg(long, default_value_t = 600.0)]
+    seconds: f64,
 }
 
 #[derive(Args)]
@@ -246,6 +274,8 @@ fn run(command: &Command, quiet: bool) -> io::Result<Value> {
             target: args.at.target(&args.stream),
             concurrency: args.concurrency,
             streams: args.streams,
+            rate: args.rate.map(rate),
+            warm_up: seconds(args.warm_up),
             run_for: args.at.seconds(),
             quiet,
         }),
@@ -266,6 +296,14 @@ fn run(command: &Command, quiet: bool) -> io::Result<Value> {
             listen: args.listen,
             bitrate_bps: args.bitrate,
             every: seconds(args.every_ms / 1_000.0),
+            run_for: seconds(args.seconds),
+            quiet,
+        }),
+        Command::Receiver(args) => receiver::run(&receiver::Options {
+            listen: args.listen,
+            delay: seconds(args.delay_ms / 1_000.0),
+            close: args.close,
+            silent: args.silent,
             run_for: seconds(args.seconds),
             quiet,
         }),

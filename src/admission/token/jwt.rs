@@ -5,6 +5,7 @@
 //! secret, and `none` is no algorithm at all.
 
 use std::fmt;
+use std::sync::Arc;
 
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
@@ -28,9 +29,10 @@ pub struct Jwt {
     ends_session: bool,
     /// Secrets and PEM keys of the configuration.
     own: Vec<Key>,
-    /// Those of the key set.
-    set: Vec<Key>,
-    has_set: bool,
+    /// Where the key set comes from, if the rule names one.
+    source: Option<Box<str>>,
+    /// The keys of the set; `None` until it has been read for the first time.
+    set: Option<Arc<[Key]>>,
 }
 
 /// A key and what it is for.
@@ -97,17 +99,31 @@ impl Jwt {
             require_stream: rule.require_stream,
             ends_session: rule.ends_session,
             own,
-            set: Vec::new(),
-            has_set: !rule.jwks_file.is_empty() || !rule.jwks_url.is_empty(),
+            source: rule.key_set().map(Into::into),
+            set: None,
         })
     }
 
-    pub(super) fn set_jwks(&mut self, text: &str) -> Result<usize, &'static str> {
-        if !self.has_set {
+    /// Takes over the key set that a rule of before had, where both trust the same issuer's keys.
+    pub(super) fn inherit(&mut self, before: &[&Self]) {
+        let mut same = before.iter().filter(|old| old.source == self.source && old.issuer == self.issuer);
+        if self.source.is_some() && self.set.is_none() {
+            self.set = same.find_map(|old| old.set.clone());
+        }
+    }
+
+    pub(super) fn set_jwks(&mut self, from: &str, text: &str) -> Result<usize, &'static str> {
+        if self.source.is_none() {
             return Err("the rule names no key set");
         }
-        self.set = read_jwks(text)?;
-        Ok(self.set.len())
+        // The rules may have changed while the set was read: it must not verify for another issuer.
+        if self.source.as_deref() != Some(from) {
+            return Err("the rule has another key set by now");
+        }
+        let keys = read_jwks(text)?;
+        let count = keys.len();
+        self.set = Some(keys.into());
+        Ok(count)
     }
 
     pub(super) fn judge(&self, index: usize, bearer: &Bearer<'_>) -> Judged {
@@ -128,17 +144,23 @@ impl Jwt {
             return Err(wrong());
         }
         let algorithm: Algorithm = header.alg.parse().map_err(|_| wrong())?;
-        let mut keys = self.own.iter().chain(&self.set).filter(|key| key.fits(algorithm, header.kid.as_deref()));
+        // Until the set is here nobody can say what is signed with a key of it; a secret is never one.
+        let unsigned = || {
+            let is_awaited = self.source.is_some() && self.set.is_none() && !HMAC.contains(&algorithm);
+            if is_awaited { Invalid::undecided() } else { wrong() }
+        };
+        let set = self.set.iter().flat_map(|set| set.iter());
+        let mut keys = self.own.iter().chain(set).filter(|key| key.fits(algorithm, header.kid.as_deref()));
         let mut keys = keys.by_ref().take(TRIES_MAX).peekable();
         if keys.peek().is_none() {
-            let unknown_key = (self.has_set && header.kid.is_some()).then_some(index);
-            return Err(Invalid { unknown_key, ..wrong() });
+            let unknown_key = (self.source.is_some() && header.kid.is_some()).then_some(index);
+            return Err(Invalid { unknown_key, ..unsigned() });
         }
         let mut is_signed = keys.map(|key| {
             jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.verifies, algorithm).unwrap_or(false)
         });
         if !is_signed.any(|signed| signed) {
-            return Err(wrong());
+            return Err(unsigned());
         }
         // What is signed is one text; a signature may have several that are valid, so it is left out.
         let digest = Sha256::new().chain_update(b"jwt\0").chain_update(message).finalize().into();

@@ -106,6 +106,21 @@ impl Invalid {
     fn expired() -> Self {
         Self { reason: Reason::TokenExpired.into(), unknown_key: None }
     }
+
+    /// The keys that would tell are not here yet.
+    fn undecided() -> Self {
+        Self { reason: CloseReason::with(Reason::AuthUnavailable, "key_set"), unknown_key: None }
+    }
+
+    /// How much it says of the peer: that its token was valid once says more than that nobody can tell, and that more
+    /// than that another token is wrong.
+    fn weight(&self) -> u8 {
+        match self.reason.reason {
+            Reason::TokenExpired => 2,
+            Reason::AuthUnavailable => 1,
+            _ => 0,
+        }
+    }
 }
 
 /// What one rule says: nothing was brought for it, or what was is judged.
@@ -139,13 +154,22 @@ impl Tokens {
         Ok(Self { keys: keys.collect(), signed: signed.collect(), jwt })
     }
 
+    /// Takes over the key sets of the rules before a reload, for rules whose sets come from the same place and name the
+    /// same issuer: what verified before verifies on, also while the issuer cannot be reached.
+    pub fn inherit(&mut self, before: &Self) {
+        let before: Vec<&jwt::Jwt> = before.jwt.iter().map(|(_, jwt)| jwt).collect();
+        for (_, jwt) in &mut self.jwt {
+            jwt.inherit(&before);
+        }
+    }
+
     /// Replaces the key set of a JWT rule; see [`crate::admission::Desk::set_jwks`].
     ///
     /// # Errors
-    /// When there is no such rule, or the text is no key set.
-    pub fn set_jwks(&mut self, index: usize, text: &str) -> Result<usize, &'static str> {
+    /// When there is no such rule, when its key set is not `from` there, or the text is no key set.
+    pub fn set_jwks(&mut self, index: usize, from: &str, text: &str) -> Result<usize, &'static str> {
         let (_, jwt) = self.jwt.get_mut(index).ok_or("there is no such rule")?;
-        jwt.set_jwks(text)
+        jwt.set_jwks(from, text)
     }
 
     /// Judges what a peer brings: keys first, then signed URLs, then JSON web tokens, each in the order of the
@@ -166,12 +190,8 @@ impl Tokens {
                     Some(Judgement::Valid(Box::new(Valid { terms, ends_unix_ms, then: scope.then, digest })))
                 }
                 Err(invalid) => {
-                    // That it was valid once says more than that another is not.
-                    if worst.is_none_or(|known| known.reason.reason != Reason::TokenExpired) {
-                        worst = Some(match (worst, invalid) {
-                            (Some(known), new) if new.reason.reason != Reason::TokenExpired => known,
-                            (_, new) => new,
-                        });
+                    if worst.is_none_or(|known| known.weight() < invalid.weight()) {
+                        worst = Some(invalid);
                     }
                     None
                 }

@@ -124,7 +124,11 @@ pub(crate) async fn ban(State(api): State<Shared>, request: Request) -> Result<R
     let now = Instant::now();
     let until = now + ban_for.max(Duration::from_millis(1));
     let done = api.control.ban(Ban { whom: whom.clone(), until }).await?;
-    let ban = api.control.view(|view| show(&whom, until, now, view));
+    // One that was there already and ends later stays in force.
+    let ban = api.control.view(|view| {
+        let in_force = view.bans.iter().find(|(other, _)| **other == whom).map(|(_, until)| until);
+        show(&whom, in_force.unwrap_or(until), now, view)
+    });
     Ok(json(&Banned { ban, closed: done.closed }))
 }
 

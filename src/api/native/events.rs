@@ -44,7 +44,7 @@ const GROUPS: [&str; 3] = ["session", "stream", "server"];
 #[derive(ToSchema)]
 #[allow(dead_code)] // Read by the description only.
 pub struct ServerSentEvent {
-    /// Where to resume; absent from gaps.
+    /// Where to resume; absent from gaps, and from what comes ahead of events that wait for their record.
     #[schema(required = false, pattern = "^[0-9a-f]{1,16}-[0-9]{1,19}$")]
     id: String,
     /// Its name, or `gap`.
@@ -184,7 +184,7 @@ pub(crate) async fn events(
             let (start, number) = read_id(&text).ok_or_else(|| bad_id(field))?;
             if start == epoch {
                 // A cursor is the number of the next event.
-                if number >= api.control.subscribe(None).0 {
+                if number >= api.control.subscribe(None).next {
                     return Err(Problem::parameter(field, "no event has had this number yet"));
                 }
                 api.control.subscribe(Some(number))
@@ -284,7 +284,11 @@ impl Feed {
         }
         let body = EventBody::new(event, name, &self.wall);
         if let Ok(data) = serde_json::to_string(&body) {
-            let _ = write!(out, "id: {:x}-{}\nevent: {name}\ndata: {data}\n\n", self.epoch, recorded.number);
+            // What came ahead of its place is none to resume at: what waits before it would be passed over.
+            if recorded.number < self.cursor.next {
+                let _ = writeln!(out, "id: {:x}-{}", self.epoch, recorded.number);
+            }
+            let _ = write!(out, "event: {name}\ndata: {data}\n\n");
         }
     }
 

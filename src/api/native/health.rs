@@ -110,7 +110,7 @@ pub(crate) async fn readyz(State(api): State<Shared>, RawQuery(query): RawQuery)
 pub(crate) async fn metrics(State(api): State<Shared>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     Params::parse(query.as_deref(), &[])?;
     // The next event's number is one more than there were events.
-    let events = api.control.subscribe(None).0.saturating_sub(1);
+    let events = api.control.subscribe(None).next.saturating_sub(1);
     let dependencies = api.control.dependencies();
     let beside = Beside { process: Process::read(), events, api_plaintext: api.plaintext, dependencies };
     let now = Instant::now();

@@ -239,3 +239,40 @@ fn ap_11_a_ban_lasts_a_year_at_most_and_none_for_zero() {
     let _answer = desk.begin(Terminate { ban_for: Some(Duration::ZERO), ..terminate(&[]) });
     assert_eq!(desk.closes().len(), 1);
 }
+
+#[test]
+fn a_ban_names_the_stream_that_was_asked_for_as_well() {
+    let mut desk = Desk::new();
+    let identity = crate::session::Identity { key: key("live/given"), user: None, labels: std::sync::Arc::default() };
+    let asked = row(1, Kind::Play, "live/asked", "192.0.2.1:5000");
+    let given = with_facts(asked.clone(), |facts| *facts = facts.identified(identity));
+    desk.view.sessions.insert(id(1), given);
+    let _answer = desk.begin(Terminate { ban_for: Some(ORDER), ..terminate(&[("stream", "given")]) });
+    let bans = desk.bans();
+    let mut named: Vec<String> = bans[0].2.iter().map(|ban| ban.whom.key.as_ref().unwrap().to_string()).collect();
+    named.sort();
+    assert_eq!(named, [key("live/asked").to_string(), key("live/given").to_string()]);
+    // Who slips in under the first name is found.
+    desk.view.sessions.insert(id(2), with_facts(asked, |facts| facts.id = id(2)));
+    for (_, order, bans) in bans {
+        desk.done(order, bans.len());
+    }
+    let closed: Vec<SessionId> = desk.closes().into_iter().flat_map(|(_, _, sessions)| sessions).collect();
+    assert_eq!(closed, [id(1)], "the filter is about the stream");
+}
+
+#[test]
+fn a_ban_of_somebody_who_is_not_here_is_over_when_every_shard_knows_it() {
+    let mut desk = Desk::new();
+    let (reply, mut answer) = oneshot::channel();
+    let whom = Whom::exactly("192.0.2.7".parse().unwrap(), Kind::Play, key("live/a"));
+    let ban = Ban { whom, until: desk.now + Duration::from_mins(1) };
+    desk.endings.ban(desk.now, &desk.view, &[ShardId(0), ShardId(1)], ban, reply, &mut desk.ids, &mut desk.out);
+    for (_, order, _) in desk.bans() {
+        assert!(answer.try_recv().is_err());
+        desk.done(order, 1);
+    }
+    let told = answer.try_recv().unwrap().unwrap();
+    assert_eq!((told.banned, told.matched, told.closed), (1, 0, 0));
+    assert_eq!(desk.endings.next_due(), None);
+}

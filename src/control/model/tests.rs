@@ -255,3 +255,25 @@ fn a_list_goes_on_from_its_cursor() {
     let publishers = Filter { kinds: vec![Kind::Publish], ..some };
     assert!(ids(&publishers, None).is_empty());
 }
+
+#[test]
+fn egress_is_summed_once_for_all_who_ask_until_the_sums_are_forgotten() {
+    let mut view = View::new(crate::stdx::clock::WallAnchor::now(), Instant::now(), 1);
+    for (path, players, bps) in [("live/a", 2, 100), ("live/b", 3, 10), ("vod/a", 1, 1_000), ("vod/b", 5, 0)] {
+        let mut row = unseen(&key(path));
+        row.sample.video_bps = bps;
+        row.players.insert(ShardId(0), players);
+        view.streams.insert(key(path), row);
+    }
+    let vhost = crate::names::DEFAULT_VHOST;
+    let sums = |view: &View| {
+        [Some((vhost, "live")), Some((vhost, "vod")), Some(("x", "vod")), None].map(|app| view.egress_bps_over(app))
+    };
+    assert_eq!(sums(&view), [230, 1_000, 0, 1_230]);
+    view.streams.remove(&key("vod/a"));
+    assert_eq!(sums(&view), [230, 1_000, 0, 1_230], "no second pass over the streams");
+    assert_eq!(view.egress_bps_of(&key("live/a")), 200);
+    assert_eq!(view.egress_bps_of(&key("vod/a")), 0);
+    view.forget_sums();
+    assert_eq!(sums(&view), [230, 0, 0, 230]);
+}

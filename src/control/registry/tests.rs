@@ -37,8 +37,11 @@ impl Desk {
     fn ask(&mut self, n: u64, shard: u16, change: impl FnOnce(&mut Facts)) -> Vec<Out> {
         let mut facts = facts(n, shard, Kind::Publish, "live/a", &format!("192.0.2.{}:1000", n % 250));
         change(&mut facts);
+        let refuses = self.registry.refuses(&facts);
         self.registry.ask_publish(self.now, ShardId(shard), Ticket(n), Arc::new(facts), &mut self.orders);
-        self.out()
+        let out = self.out();
+        assert_eq!(refuses, out.contains(&Refused(n, Reason::DuplicatePublish)), "it said otherwise before");
+        out
     }
 
     fn left(&mut self, n: u64) -> Vec<Out> {

@@ -394,3 +394,99 @@ fn md_10_reports_close_a_publisher_that_sends_too_much_and_none_that_rests_betwe
         task.abort();
     });
 }
+
+#[test]
+fn fa_18_a_ban_is_stored_by_the_wall_clock_as_it_is_now() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = crate::ledger::Settings {
+        directory: directory.path().to_str().unwrap().into(),
+        ..crate::ledger::Settings::default()
+    };
+    let began = Instant::now();
+    let ledger = crate::ledger::open(&settings, WallAnchor::now(), began).unwrap().start().unwrap();
+    // The clock was an hour behind when the server started, and has been set since.
+    let an_hour = Duration::from_hours(1);
+    let behind = WallAnchor::at(began, Duration::from_millis(WallAnchor::now().unix_ms(began)).saturating_sub(an_hour));
+    let outside = Outside { ledger: Some((ledger.clone(), Duration::from_secs(5))), ..Outside::alone() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let until = tokio::task::LocalSet::new().block_on(&runtime, async {
+        let (handle, control) = start(&Setup { wall: behind, ..setup(1) }, outside);
+        let mut events = handle.subscribe(None);
+        let wires = Wires::new(1, 100);
+        let task = tokio::task::spawn_local(control.run(wires.clone()));
+        let stepped = async {
+            while handle.next_happened(&mut events).await.1.event.name() != "server.clock_step" {}
+            let until = Instant::now() + an_hour;
+            let banned = handle.ban(Ban { whom: whom(), until });
+            let obeyed = async {
+                let ToShard::Ban { order, .. } = wires.next(0).await else { panic!("no ban") };
+                wires.tell(0, ToControl::Done { order, count: 1 });
+                let ToShard::Close { order, .. } = wires.next(0).await else { return };
+                wires.tell(0, ToControl::Done { order, count: 0 });
+            };
+            tokio::select! {
+                banned = banned => assert!(banned.is_ok(), "{banned:?}"),
+                () = async { obeyed.await; std::future::pending().await } => {}
+            }
+            until
+        };
+        let until = tokio::time::timeout(Duration::from_secs(30), stepped).await.expect("the test hangs");
+        task.abort();
+        until
+    });
+    assert!(ledger.stop(Duration::from_secs(10)));
+    drop(ledger);
+    let stored = crate::ledger::open(&settings, WallAnchor::now(), Instant::now()).unwrap().bans();
+    let (is, should) = (stored[0].until_unix_ms, WallAnchor::now().unix_ms(until));
+    assert!(is.abs_diff(should) < 60_000, "it ends at {is}, and should at {should}");
+}
+
+#[cfg(feature = "faults")]
+#[test]
+fn fa_13_a_full_disk_is_told_at_once_and_newcomers_are_refused_by_the_shards() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let folder = tempfile::tempdir().unwrap();
+    let settings = crate::ledger::Settings {
+        directory: folder.path().to_str().unwrap().into(),
+        on_full: crate::ledger::OnFull::RefuseNew,
+        ..crate::ledger::Settings::default()
+    };
+    let setup = setup(2);
+    let is_full = Arc::new(AtomicBool::new(true));
+    let looks = Arc::clone(&is_full);
+    let disk: crate::ledger::Obstacle = Arc::new(move |_, _| {
+        let full = || rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None);
+        if looks.load(Ordering::Relaxed) { Err(full()) } else { Ok(()) }
+    });
+    let opened = crate::ledger::open(&settings, setup.wall, setup.started_at).unwrap();
+    let ledger = opened.with_obstacle(disk).start().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let record = Some((ledger.clone(), Duration::from_secs(5)));
+        let (handle, control) = start(&setup, Outside { ledger: record, ..Outside::alone() });
+        let wires = Wires::new(2, 100);
+        let task = tokio::task::spawn_local(control.run(wires.clone()));
+        let mut cursor = handle.subscribe(None);
+        let viewer = session(1, 0, Kind::Play);
+        wires.tell(0, change(&viewer, What::Opened));
+        let test = async {
+            for is_ok in [false, true] {
+                for shard in 0..2 {
+                    let mail = wires.next(shard).await;
+                    assert!(matches!(mail, ToShard::Recorded(is) if is == is_ok), "not told that it is {is_ok}");
+                }
+                if is_ok {
+                    let (_, opened) = handle.next_event(&mut cursor).await;
+                    assert!(matches!(&*opened.event, Event::Session(_)));
+                }
+                let (_, recorded) = handle.next_event(&mut cursor).await;
+                let Event::Server(event) = &*recorded.event else { panic!("it is on no record") };
+                assert_eq!(event.what, ServerWhat::Ledger(is_ok));
+                is_full.store(false, Ordering::Relaxed);
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), test).await.expect("the test hangs");
+        task.abort();
+    });
+    assert!(ledger.stop(Duration::from_secs(10)));
+}
