@@ -50,6 +50,7 @@ fn ffmpeg_comes_in_under_the_name_and_user_that_the_hook_says() {
     let mut stranger = play(&server.url("live/given"), Some(1));
     assert!(!stranger.wait(), "it plays without a ticket");
     assert!(stranger.errors().contains("not without a ticket"), "{}", stranger.errors());
+    eventually("both have ended", || server.sessions("state=finished&kind=play").len() == 2);
     let ends = server.sessions("state=finished&kind=play");
     let of = |field: &str| -> Vec<_> { ends.iter().map(|end| end[field].as_str().unwrap_or("").to_owned()).collect() };
     assert_eq!(

@@ -35,6 +35,7 @@ fn limits_unauthenticated_per_ip_hold_for_all_shards_together() {
     eventually("twenty are closed", || closed(&mut sockets) >= 20);
     assert_eq!(closed(&mut sockets), 20);
     eventually("and counted", || hits(&server, "ip") == 20);
+    eventually("four are reported", || server.metric("sluicegate_connections", "") as usize == 4);
     // Each that leaves makes room for one, whichever shard it was on.
     drop(sockets);
     eventually("their places are free", || server.metric("sluicegate_connections", "") as usize == 0);
