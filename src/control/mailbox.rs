@@ -22,6 +22,12 @@ pub trait Mailbox {
     #[allow(clippy::result_large_err)]
     fn send(&mut self, to: ShardId, mail: ToShard) -> Result<(), ToShard>;
 
+    /// Wakes a shard that is not heard of.
+    fn nudge(&mut self, shard: ShardId) {
+        // Mail in memory has nobody asleep.
+        let _ = shard;
+    }
+
     /// The next mail of any shard. Takes from the shards in turn, so that a busy one does not starve the others.
     fn poll(&mut self) -> Option<(ShardId, ToControl)>;
 
@@ -52,6 +58,10 @@ impl Mailbox for PostMail {
 
     fn send(&mut self, to: ShardId, mail: ToShard) -> Result<(), ToShard> {
         self.post.to_shard(to, mail)
+    }
+
+    fn nudge(&mut self, shard: ShardId) {
+        self.post.nudge_shard(shard);
     }
 
     fn poll(&mut self) -> Option<(ShardId, ToControl)> {

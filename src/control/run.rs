@@ -149,6 +149,10 @@ const MAIL_BUDGET: usize = 1_024;
 const SWEEP_BUDGET: usize = 4_096;
 /// How often silent sessions are looked after.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
+/// A shard that has not reported for so long is woken. The runtime (glommio 0.9) forgets its runnable tasks when the
+/// timer that is to interrupt them fires before the first of them has run: it goes to sleep, and an idle shard then
+/// sleeps until somebody speaks to it.
+const NUDGE_AFTER: Duration = Duration::from_millis(500);
 /// How soon a full queue is tried again.
 const RETRY_EVERY: Duration = Duration::from_millis(10);
 /// How long after a drain's deadline shards that are not down are told to stop.
@@ -240,6 +244,12 @@ impl Control {
                 view.forget_sums();
                 view.decisions.clone_from(self.questions.counts());
                 self.journal.checkpoint(now, &view);
+                for shard in outbox.running() {
+                    let heard_at = view.shards.get(shard.index()).and_then(|row| row.reported_at);
+                    if now.saturating_duration_since(heard_at.unwrap_or(view.started_at)) > NUDGE_AFTER {
+                        mailbox.nudge(shard);
+                    }
+                }
                 drop(view);
                 is_urgent = self.watch_record(now, &mut outbox, &mut mailbox);
                 self.watch_clock(now);

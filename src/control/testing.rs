@@ -78,6 +78,7 @@ struct Inner {
     capacity: usize,
     to_control: RefCell<VecDeque<(ShardId, ToControl)>>,
     to_shards: RefCell<Vec<VecDeque<ToShard>>>,
+    nudged: RefCell<Vec<ShardId>>,
     control_bell: Notify,
     shard_bell: Notify,
 }
@@ -87,6 +88,7 @@ impl Wires {
         Self(Rc::new(Inner {
             capacity,
             to_control: RefCell::default(),
+            nudged: RefCell::default(),
             to_shards: RefCell::new((0..shards).map(|_| VecDeque::new()).collect()),
             control_bell: Notify::new(),
             shard_bell: Notify::new(),
@@ -97,6 +99,11 @@ impl Wires {
     pub fn tell(&self, from: u16, mail: ToControl) {
         self.0.to_control.borrow_mut().push_back((ShardId(from), mail));
         self.0.control_bell.notify_one();
+    }
+
+    /// Shards that were woken since the last call.
+    pub fn take_nudged(&self) -> Vec<ShardId> {
+        self.0.nudged.take()
     }
 
     /// What a shard would find next.
@@ -130,6 +137,10 @@ impl Mailbox for Wires {
         queue.push_back(mail);
         self.0.shard_bell.notify_waiters();
         Ok(())
+    }
+
+    fn nudge(&mut self, shard: ShardId) {
+        self.0.nudged.borrow_mut().push(shard);
     }
 
     fn poll(&mut self) -> Option<(ShardId, ToControl)> {

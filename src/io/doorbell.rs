@@ -59,6 +59,15 @@ impl Ringer {
     }
 }
 
+impl Ringer {
+    /// Wakes the sleeper whatever it says of itself: for one that is not heard of. A sleeper that is awake reads the byte
+    /// when it looks next.
+    pub fn nudge(&self) {
+        // A full pair wakes as well.
+        let _ = send_byte(&self.0.bell);
+    }
+}
+
 /// One byte, never blocking, never raising SIGPIPE.
 fn send_byte(bell: &UnixStream) -> io::Result<()> {
     let byte = [1u8];

@@ -108,6 +108,13 @@ impl Post {
         self.boxes.get(to.index()).is_some_and(|boxes| !boxes.to_shard.is_empty())
     }
 
+    /// Wakes a shard that is not heard of, even if it says that it is awake.
+    pub fn nudge_shard(&self, shard: ShardId) {
+        if let Some(boxes) = self.boxes.get(shard.index()) {
+            boxes.bell.nudge();
+        }
+    }
+
     /// Wakes a shard because a relay has something for it.
     pub fn ring_shard(&self, shard: ShardId) {
         if let Some(boxes) = self.boxes.get(shard.index()) {

@@ -490,3 +490,22 @@ fn md_10_reports_close_a_publisher_that_sends_too_much_and_none_that_rests_betwe
         task.abort();
     });
 }
+
+#[test]
+fn a_shard_that_is_not_heard_of_is_woken() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let (_handle, control) = start(&setup(2), Outside::alone());
+        let wires = Wires::new(2, 100);
+        let task = tokio::task::spawn_local(control.run(wires.clone()));
+        for _ in 0..8 {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let (sessions, streams, load) = (Vec::new(), Vec::new(), ShardLoad::default());
+            let at = tokio::time::Instant::now().into_std();
+            wires.tell(1, ToControl::Report(Box::new(Report { shard: ShardId(1), at, sessions, streams, load })));
+        }
+        let nudged = wires.take_nudged();
+        assert!(nudged.len() > 5 && nudged.iter().all(|shard| *shard == ShardId(0)), "{nudged:?}");
+        task.abort();
+    });
+}
