@@ -1,4 +1,4 @@
-//! Telling one receiver: what drives a [`Teller`](crate::hook::teller::Teller).
+//! Telling one receiver: what drives a [`Teller`].
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -66,7 +66,7 @@ const P384: &[Algorithm] = &[Algorithm::ES384];
 const ED25519: &[Algorithm] = &[Algorithm::EdDSA];
 
 impl Jwt {
-    /// Compiles a rule. The key set, if it has one, is empty until [`set_jwks`](Self::set_jwks).
+    /// Compiles a rule. The key set, if it has one, is empty until `set_jwks`.
     ///
     /// # Errors
     /// A key that cannot be read.

@@ -9,7 +9,7 @@
 //! of it, and begins with its first moment and ends before its last. Days and hours are those of UTC.
 //!
 //! What is asked for is found by an index wherever it names a user, a stream, an address, running sessions or a range
-//! of time ([`walk`]); what else a filter says is looked at row by row.
+//! of time (`walk`); what else a filter says is looked at row by row.
 
 mod filter;
 mod life;
