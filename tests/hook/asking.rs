@@ -1,6 +1,6 @@
 //! Asking a back end over a real socket, and everything that it can do wrong.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -86,12 +86,20 @@ async fn hk_01_a_back_end_that_cannot_be_reached_is_a_failure() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = nobody.local_addr().unwrap();
     drop(nobody);
-    let plain = BackEnd::saying(response("200 OK", YES));
+    // What a plain server says to a handshake that it cannot read.
+    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+    let plain_address = plain.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in plain.incoming().flatten() {
+            let _ = stream.read(&mut [0; 16]);
+            let _ = stream.write_all(&response("400 Bad Request", ""));
+        }
+    });
     for url in [
         format!("http://{address}/"),
         "http://no-such-name.invalid/".to_owned(),
         // TLS where there is none.
-        format!("https://{}/", plain.address),
+        format!("https://{plain_address}/"),
     ] {
         // Time is not what is asked about, and a busy machine takes some for its first handshake.
         let mut settings = asking(&url);
