@@ -83,7 +83,7 @@ fn measure(reader: &Reader) {
     });
     pages("by address", reader, || {
         let address = address(draw.below(USERS)).parse().expect("an address");
-        Filter { remotes: vec![sluicegate::ledger::history::Remote::Address(address)], ..Filter::default() }
+        Filter { remotes: vec![sluicegate::stdx::remote::Remote::Address(address)], ..Filter::default() }
     });
     pages("running", reader, || Filter { open: Some(true), ..Filter::default() });
 

@@ -216,6 +216,19 @@ impl StreamKey {
     }
 }
 
+/// Whether `path` names this stream: as `stream`, `app/stream` or `vhost/app/stream`. Names may have slashes of their
+/// own, so the parts are taken off from the end rather than split. No allocation: this runs once for each session
+/// listed.
+#[must_use]
+pub fn is_path(path: &str, vhost: &str, app: &str, stream: &str) -> bool {
+    let Some(rest) = path.strip_suffix(stream) else { return false };
+    if rest.is_empty() {
+        return true;
+    }
+    let Some(rest) = rest.strip_suffix('/').and_then(|rest| rest.strip_suffix(app)) else { return false };
+    rest.is_empty() || rest.strip_suffix('/') == Some(vhost)
+}
+
 impl fmt::Display for StreamKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.0.vhost, self.0.app, self.0.stream)

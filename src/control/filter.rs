@@ -1,13 +1,9 @@
 //! The one filter grammar: fields with alternatives; comma = or, several fields = and.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-
-use ipnet::IpNet;
-
 use crate::control::view::SessionRow;
-use crate::names::{Kind, Name, Protocol, SessionId};
+use crate::names::{Kind, Name, Protocol, SessionId, is_path};
 use crate::session::State;
+use crate::stdx::remote::{NoRemote, Remote};
 
 /// Which sessions. An empty list means any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,20 +23,9 @@ pub struct Filter {
     /// `user=`
     pub users: Vec<String>,
     /// `remote=`: an address, an address with port, or a CIDR block.
-    pub remotes: Vec<RemoteMatch>,
+    pub remotes: Vec<Remote>,
     /// `state=`
     pub states: Vec<State>,
-}
-
-/// One alternative of `remote=`. IPv4 addresses mapped into IPv6 count as IPv4.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RemoteMatch {
-    /// Any port of this address.
-    Address(IpAddr),
-    /// This address and port.
-    Socket(SocketAddr),
-    /// Any address in this block.
-    Block(IpNet),
 }
 
 /// Why a filter was refused: the field and one sentence.
@@ -95,7 +80,9 @@ impl Filter {
             "app" => extend(&mut self.apps, terms, name),
             "stream" => extend(&mut self.streams, terms, name),
             "user" => extend(&mut self.users, terms, user),
-            "remote" => extend(&mut self.remotes, terms, remote),
+            "remote" => {
+                extend(&mut self.remotes, terms, |term| term.parse().map_err(|error: NoRemote| error.to_string()))
+            }
             "state" => extend(&mut self.states, terms, |term| one_of(&State::ALL, State::as_str, term)),
             other => Err(unknown_field(other)),
         }?;
@@ -147,47 +134,13 @@ impl Filter {
             && any(&self.apps, |app| app == key.app())
             && any(&self.streams, |path| is_path(path, key.vhost(), key.app(), key.stream()))
             && any(&self.users, |user| facts.user.as_deref() == Some(user.as_str()))
-            && any(&self.remotes, |remote| remote.matches(facts.remote))
-    }
-}
-
-impl RemoteMatch {
-    /// True when `remote` is meant.
-    #[must_use]
-    pub fn matches(&self, remote: SocketAddr) -> bool {
-        let address = remote.ip().to_canonical();
-        match self {
-            Self::Address(wanted) => *wanted == address,
-            Self::Socket(wanted) => wanted.ip() == address && wanted.port() == remote.port(),
-            Self::Block(block) => block.contains(&address),
-        }
-    }
-}
-
-impl fmt::Display for RemoteMatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(f),
-            Self::Socket(socket) => socket.fmt(f),
-            Self::Block(block) => block.fmt(f),
-        }
+            && any(&self.remotes, |remote| remote.matches(facts.remote.ip(), facts.remote.port()))
     }
 }
 
 /// No alternatives mean that the field does not matter.
 fn any<T>(alternatives: &[T], is: impl FnMut(&T) -> bool) -> bool {
     alternatives.is_empty() || alternatives.iter().any(is)
-}
-
-/// `stream`, `app/stream` or `vhost/app/stream`. Names may have slashes of their own, so the parts are taken
-/// off from the end rather than split. No allocation: this runs once for each session listed.
-fn is_path(path: &str, vhost: &str, app: &str, stream: &str) -> bool {
-    let Some(rest) = path.strip_suffix(stream) else { return false };
-    if rest.is_empty() {
-        return true;
-    }
-    let Some(rest) = rest.strip_suffix('/').and_then(|rest| rest.strip_suffix(app)) else { return false };
-    rest.is_empty() || rest.strip_suffix('/') == Some(vhost)
 }
 
 fn extend<'a, T: PartialEq>(
@@ -217,21 +170,6 @@ fn user(term: &str) -> Result<String, String> {
         return Err("a user has no control characters".to_owned());
     }
     Ok(term.to_owned())
-}
-
-fn remote(term: &str) -> Result<RemoteMatch, String> {
-    if let Ok(address) = term.parse::<IpAddr>() {
-        return Ok(RemoteMatch::Address(address.to_canonical()));
-    }
-    if let Ok(socket) = term.parse::<SocketAddr>() {
-        return Ok(RemoteMatch::Socket(SocketAddr::new(socket.ip().to_canonical(), socket.port())));
-    }
-    if let Ok(block) = term.parse::<IpNet>() {
-        return Ok(RemoteMatch::Block(block.trunc()));
-    }
-    Err("not an address (192.0.2.1), an address with port (192.0.2.1:1935, [2001:db8::1]:1935) or a block \
-         (192.0.2.0/24)"
-        .to_owned())
 }
 
 fn one_of<T: Copy>(all: &[T], name: impl Fn(T) -> &'static str, term: &str) -> Result<T, String> {

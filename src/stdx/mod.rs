@@ -4,4 +4,5 @@ pub mod ahead;
 pub mod clock;
 pub mod histogram;
 pub mod ids;
+pub mod remote;
 pub mod units;

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use sluicegate::ledger::history::{Every, Field, Filter, Order, Record, Remote, SummaryQuery, Sums, TimelineQuery};
+use sluicegate::ledger::history::{Every, Field, Filter, Order, Record, SummaryQuery, Sums, TimelineQuery};
 use sluicegate::names::{Kind, SessionId};
 use sluicegate::session::Reason;
+use sluicegate::stdx::remote::Remote;
 
 use crate::days::{self, Row};
 use crate::{DAY, DAY_MS, HOUR_MS, ledger};

@@ -1,11 +1,8 @@
 //! Which sessions of the past.
 
-use std::net::{IpAddr, SocketAddr};
-
-use ipnet::IpNet;
-
 use crate::names::{Kind, Protocol};
 use crate::session::Reason;
+use crate::stdx::remote::Remote;
 
 /// Which sessions. An empty list means any; the fields all hold together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,48 +29,6 @@ pub struct Filter {
     pub from_ms: Option<u64>,
     /// Only those that were there before this moment.
     pub to_ms: Option<u64>,
-}
-
-/// Where sessions came from. Addresses are canonical: IPv4 mapped into IPv6 is IPv4.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remote {
-    /// Any port of this address.
-    Address(IpAddr),
-    /// This address and port.
-    Socket(SocketAddr),
-    /// Any address in this block.
-    Block(IpNet),
-}
-
-impl Remote {
-    /// The one address that is meant, if it is one.
-    pub(super) fn address(&self) -> Option<IpAddr> {
-        match self {
-            Self::Address(address) => Some(*address),
-            Self::Socket(socket) => Some(socket.ip()),
-            Self::Block(block) => (block.prefix_len() == block.max_prefix_len()).then(|| block.addr()),
-        }
-    }
-
-    pub(super) fn matches(&self, ip: &str, port: u16) -> bool {
-        let Ok(address) = ip.parse::<IpAddr>() else { return false };
-        match self {
-            Self::Address(wanted) => *wanted == address,
-            Self::Socket(wanted) => wanted.ip() == address && wanted.port() == port,
-            Self::Block(block) => block.contains(&address),
-        }
-    }
-}
-
-/// Whether `path` names this stream: by its name, with its application, or in full. Names may have slashes of their
-/// own, so the parts are taken off from the end.
-pub(super) fn is_path(path: &str, vhost: &str, app: &str, stream: &str) -> bool {
-    let Some(rest) = path.strip_suffix(stream) else { return false };
-    if rest.is_empty() {
-        return true;
-    }
-    let Some(rest) = rest.strip_suffix('/').and_then(|rest| rest.strip_suffix(app)) else { return false };
-    rest.is_empty() || rest.strip_suffix('/') == Some(vhost)
 }
 
 /// One way to read a path: which part of it is what.
@@ -106,6 +61,7 @@ pub(super) fn readings(path: &str, most: usize) -> Option<Vec<Reading>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::is_path;
 
     #[test]
     fn a_path_is_read_in_every_way_that_it_can_be_meant() {
@@ -129,7 +85,7 @@ mod tests {
         let block = |text: &str| Remote::Block(text.parse().unwrap());
         assert_eq!(block("192.0.2.7/32").address(), Some("192.0.2.7".parse().unwrap()));
         assert_eq!(block("192.0.2.0/24").address(), None);
-        assert!(block("2001:db8::/32").matches("2001:db8::1", 1));
-        assert!(!Remote::Socket("192.0.2.7:1".parse().unwrap()).matches("192.0.2.7", 2));
+        assert!(block("2001:db8::/32").matches("2001:db8::1".parse().unwrap(), 1));
+        assert!(!Remote::Socket("192.0.2.7:1".parse().unwrap()).matches("192.0.2.7".parse().unwrap(), 2));
     }
 }

@@ -21,7 +21,7 @@ mod sweep;
 mod timeline;
 mod walk;
 
-pub use filter::{Filter, Remote};
+pub use filter::Filter;
 pub use page::Page;
 pub use row::Record;
 pub use summary::{CELLS_MAX, Every, Field, GROUPS_MAX, Group, Order, Summary, SummaryQuery, Sums, UNIQUES_MAX};

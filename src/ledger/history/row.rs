@@ -4,9 +4,8 @@ use rusqlite::Row;
 use rusqlite::types::FromSqlResult;
 
 use crate::ledger::history::Filter;
-use crate::ledger::history::filter::is_path;
 use crate::ledger::history::life::Life;
-use crate::names::SessionId;
+use crate::names::{SessionId, is_path};
 
 /// What filters and sums look at.
 pub(super) const NARROW: &str = "id, kind, protocol, vhost, app, stream, user, remote_ip, remote_port, opened_ms, \
@@ -186,7 +185,8 @@ impl<'a> Sight<'a> {
         }
         if !filter.remotes.is_empty() {
             let (ip, port) = (self.remote_ip()?, self.0.get(8)?);
-            if !filter.remotes.iter().any(|remote| remote.matches(ip, port)) {
+            let is_meant = |address| filter.remotes.iter().any(|remote| remote.matches(address, port));
+            if !ip.parse().is_ok_and(is_meant) {
                 return Ok(false);
             }
         }

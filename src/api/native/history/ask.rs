@@ -8,8 +8,7 @@ use crate::api::Problem;
 use crate::api::native::history::export::Format;
 use crate::api::query::{Params, time, unknown};
 use crate::control;
-use crate::control::filter::RemoteMatch;
-use crate::ledger::history::{Every, Field, Filter, Order, Remote};
+use crate::ledger::history::{Every, Field, Filter, Order};
 use crate::session::Reason;
 use crate::stdx::units::parse_duration;
 
@@ -147,20 +146,12 @@ pub fn filter(params: &mut Params) -> Result<Filter, Problem> {
         apps: of_now.apps,
         streams: of_now.streams,
         users: of_now.users,
-        remotes: of_now.remotes.iter().map(remote).collect(),
+        remotes: of_now.remotes,
         reasons,
         open,
         from_ms: moment("from")?,
         to_ms: moment("to")?,
     })
-}
-
-fn remote(given: &RemoteMatch) -> Remote {
-    match given {
-        RemoteMatch::Address(address) => Remote::Address(*address),
-        RemoteMatch::Socket(socket) => Remote::Socket(*socket),
-        RemoteMatch::Block(block) => Remote::Block(*block),
-    }
 }
 
 fn reasons(text: &str) -> Result<Vec<Reason>, Problem> {
@@ -237,6 +228,7 @@ fn one_of<T: Copy>(field: &'static str, all: &[(&str, T)], name: &str) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stdx::remote::Remote;
 
     fn read(query: &str) -> Result<Filter, Problem> {
         filter(&mut Params::parse(Some(query), &[&HISTORY_FIELDS]).unwrap())
