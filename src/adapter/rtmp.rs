@@ -1,77 +1,24 @@
 //! RTMP: one connection's engine, tied to its session, its stream and the rules. What it writes is in `writing`.
 
+mod packager;
+mod refusals;
 mod writing;
+
+pub use packager::Packager;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::adapter::rtmp::refusals::{NO_KEYFRAME, NOT_FOUND, bad_name, reason_of, refusal, refusal_bad_name};
 use crate::adapter::streams::Entry;
 use crate::adapter::{Core, Outgoing, StreamSlot};
 use crate::admission::{Decision, Request, Ticket, Verdict};
-use crate::media::{Frame, FrameFlags, Track};
-use crate::names::{ConnectionId, DEFAULT_VHOST, Kind, Name, NameError, Protocol, StreamKey};
-use crate::proto::rtmp::chunk::{Reader, write_message};
-use crate::proto::rtmp::message::{type_id, write_set_chunk_size};
-use crate::proto::rtmp::server::{
-    ConnectInfo, PLAY_STREAM_ID, Refusal, RequestId, Server, ServerEvent, Trace, query_value,
-};
-use crate::proto::rtmp::{ProtocolError, Settings, tag};
+use crate::media::Frame;
+use crate::names::{ConnectionId, DEFAULT_VHOST, Kind, Name, Protocol, StreamKey};
+use crate::proto::rtmp::server::{ConnectInfo, Refusal, RequestId, Server, ServerEvent, Trace, query_value};
 use crate::session::{CloseReason, Facts, Reason, SessionKey, State, What};
-use crate::stream::{Cursor, Due, Package, Subscriber};
-
-/// How players' bytes are packaged: the same for every player, so once per frame and shard.
-pub struct Packager {
-    chunk_size: usize,
-}
-
-impl Packager {
-    /// The packager for the chunk size that every player is told.
-    #[must_use]
-    pub fn new(settings: &Settings) -> Self {
-        Self { chunk_size: settings.out_chunk_size as usize }
-    }
-
-    /// Makes frames of what [`package`](Package::package) made, the first of which has the timestamp `base`. Bytes that
-    /// we did not package give fewer frames, never wrong ones.
-    #[must_use]
-    pub fn unpackage(&self, now: Instant, bytes: &[u8], base: u64) -> Vec<Frame> {
-        let mut input = Vec::with_capacity(bytes.len().saturating_add(16));
-        write_set_chunk_size(&mut input, u32::try_from(self.chunk_size).unwrap_or(u32::MAX));
-        input.extend_from_slice(bytes);
-        let mut reader = Reader::new(&Settings::default());
-        reader.authorize();
-        let mut messages = Vec::new();
-        // What went wrong with foreign bytes does not matter: the list ends there.
-        let _ = reader.handle(now, &input, &mut messages);
-        let frames = messages.into_iter().filter_map(|message| {
-            // The wire has 32 bits of the timestamp: count on from the first.
-            let since = (message.timestamp_ms & 0xffff_ffff).wrapping_sub(base & 0xffff_ffff) & 0xffff_ffff;
-            let timestamp_ms = base.saturating_add(since);
-            match message.type_id {
-                type_id::AUDIO => Some(tag::frame(Track::Audio, timestamp_ms, message.payload)),
-                type_id::VIDEO => Some(tag::frame(Track::Video, timestamp_ms, message.payload)),
-                type_id::DATA_AMF0 => {
-                    Some(Frame::new(Track::Data, timestamp_ms, FrameFlags::default(), message.payload))
-                }
-                _ => None,
-            }
-        });
-        frames.collect()
-    }
-}
-
-impl Package for Packager {
-    fn package(&self, frame: &Frame, out: &mut Vec<u8>) {
-        let (chunk_stream, type_id) = match frame.track {
-            Track::Audio => (4, type_id::AUDIO),
-            Track::Video => (6, type_id::VIDEO),
-            Track::Data => (5, type_id::DATA_AMF0),
-        };
-        let stream_id = PLAY_STREAM_ID;
-        write_message(out, self.chunk_size, chunk_stream, type_id, stream_id, frame.timestamp_ms, &frame.payload);
-    }
-}
+use crate::stream::{Cursor, Due, Subscriber};
 
 /// One connection.
 pub struct Rtmp {
@@ -772,12 +719,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The least time a player waits before we say that nobody publishes.
 const KNOWN_AFTER: Duration = Duration::from_millis(500);
 
-const NOT_FOUND: Refusal =
-    Refusal { code: "NetStream.Play.StreamNotFound", description: "Nobody publishes this stream." };
-
-const NO_KEYFRAME: Refusal =
-    Refusal { code: "NetStream.Play.Failed", description: "The stream has had no keyframe to begin with." };
-
 /// Reports a stall and the periodic update of a session.
 fn watch(
     now: Instant,
@@ -807,90 +748,6 @@ fn post_left(core: &mut Core, session: SessionKey, key: StreamKey) {
     if let Some(id) = core.sessions.facts(session).map(|facts| facts.id) {
         core.post_urgent(Outgoing::PublisherLeft { key, session: id });
     }
-}
-
-fn reason_of(error: ProtocolError) -> CloseReason {
-    match error {
-        ProtocolError::Illegal(rule) => CloseReason::with(Reason::ProtocolError, rule),
-        ProtocolError::Limit(key) => CloseReason::with(Reason::LimitExceeded, key),
-        ProtocolError::BadMedia(rule) => CloseReason::with(Reason::BadMedia, rule),
-        ProtocolError::Deadline(stage) => match stage {
-            "handshake" => Reason::HandshakeTimeout.into(),
-            "command" => Reason::CommandTimeout.into(),
-            "first_media" => Reason::FirstMediaTimeout.into(),
-            "media" => Reason::MediaTimeout.into(),
-            other => CloseReason::with(Reason::SlowSender, other),
-        },
-    }
-}
-
-fn bad_name(error: NameError) -> CloseReason {
-    CloseReason::with(
-        Reason::ProtocolError,
-        match error {
-            NameError::Empty => "name_empty",
-            NameError::TooLong { .. } => "name_too_long",
-            NameError::BadCharacter => "name_character",
-            NameError::BadSegment => "name_segment",
-            NameError::Blank => "name_blank",
-        },
-    )
-}
-
-fn refusal_bad_name(kind: Kind) -> Refusal<'static> {
-    Refusal {
-        code: if kind == Kind::Publish { "NetStream.Publish.BadName" } else { "NetStream.Play.Failed" },
-        description: "The name is not allowed.",
-    }
-}
-
-/// What the peer's user reads for a reason.
-fn refusal(reason: CloseReason, kind: Kind) -> Refusal<'static> {
-    let publish = kind == Kind::Publish;
-    let description = match reason.reason {
-        Reason::DuplicatePublish => {
-            return Refusal {
-                code: "NetStream.Publish.BadName",
-                description: "The stream is already being published.",
-            };
-        }
-        Reason::Replaced => "Another publisher took the stream over.",
-        Reason::Banned => "You have been refused for some time.",
-        Reason::Kicked => "The session was ended by the operator.",
-        Reason::AuthDenied | Reason::IpDenied | Reason::ReauthDenied => "You are not allowed to do this.",
-        Reason::AuthUnavailable => "Nobody could decide whether you may; try again later.",
-        Reason::TokenExpired => "Your token has expired.",
-        Reason::MaxDuration => "The session lasted as long as it may.",
-        Reason::BitrateExceeded => "You send more than you may.",
-        Reason::ConcurrencyLimit => "Too many sessions at once.",
-        Reason::LimitExceeded => "A limit of this server was exceeded.",
-        Reason::Drain => {
-            return Refusal {
-                code: "NetConnection.Connect.Closed",
-                description: "The server is going away; try another.",
-            };
-        }
-        Reason::SlowConsumer => "You receive too slowly for this stream.",
-        Reason::StreamEnded => "The stream has ended.",
-        Reason::Overload => "The server is overloaded; try again later.",
-        Reason::ConfigChanged => "The rules of this server have changed.",
-        Reason::InternalError => "The server failed on this connection.",
-        _ => "The session was ended by the server.",
-    };
-    let code = match (reason.reason, publish) {
-        (
-            Reason::Banned
-            | Reason::AuthDenied
-            | Reason::AuthUnavailable
-            | Reason::ReauthDenied
-            | Reason::TokenExpired
-            | Reason::IpDenied,
-            true,
-        ) => "NetStream.Publish.Denied",
-        (_, true) => "NetStream.Publish.Failed",
-        (_, false) => "NetStream.Play.Failed",
-    };
-    Refusal { code, description }
 }
 
 /// The queries of app and stream, in that order.
