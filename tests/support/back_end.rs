@@ -66,6 +66,8 @@ struct State {
     /// Every so many requests that tell, one is answered with 500; 0 is never.
     fails_every: u64,
     asked: Vec<Value>,
+    /// What it gives to whoever fetches it, by path, and how often each was fetched.
+    documents: BTreeMap<String, (String, usize)>,
     /// Every event that was taken, in the order of their answers, and its id.
     told: Vec<Value>,
     ids: BTreeSet<String>,
@@ -96,6 +98,7 @@ impl BackEnd {
             script: Arc::new(script),
             fails_every: 0,
             asked: Vec::new(),
+            documents: BTreeMap::new(),
             told: Vec::new(),
             ids: BTreeSet::new(),
             repeats: 0,
@@ -166,6 +169,18 @@ impl BackEnd {
         )
     }
 
+    /// Gives this to whoever fetches `path` from now on, and returns its URL.
+    pub fn publish(&self, path: &str, text: &str) -> String {
+        let mut state = self.shared.state();
+        state.documents.entry(path.to_owned()).or_default().0 = text.to_owned();
+        format!("http://{}{path}", self.address)
+    }
+
+    /// How often a document was fetched.
+    pub fn fetched(&self, path: &str) -> usize {
+        self.shared.state().documents.get(path).map_or(0, |(_, count)| *count)
+    }
+
     /// What it was asked, in order.
     pub fn asked(&self) -> Vec<Value> {
         self.shared.state().asked.clone()
@@ -226,6 +241,7 @@ impl Shared {
         while let Some((head, body)) = read_request(&mut stream) {
             let document: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
             let said = match head.split(' ').nth(1) {
+                Some(path) if head.starts_with("GET ") => self.give(path),
                 Some("/ask") => {
                     let script = {
                         let mut state = self.state();
@@ -247,6 +263,13 @@ impl Shared {
                 return;
             }
         }
+    }
+
+    fn give(&self, path: &str) -> Say {
+        let mut state = self.state();
+        let Some((text, count)) = state.documents.get_mut(path) else { return Say::status(404) };
+        *count += 1;
+        Say { status: 200, body: text.clone(), after: Duration::ZERO }
     }
 
     /// Takes what it is told, if it is in the mood.

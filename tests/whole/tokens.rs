@@ -3,11 +3,14 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
+
+use crate::support::back_end::BackEnd;
 use crate::support::peers::{self, Running};
 use crate::support::raw::Raw;
-use crate::support::{PATIENCE, Server, scratch};
+use crate::support::{PATIENCE, Server, eventually, scratch};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -56,16 +59,25 @@ fn jwt_of(header: &str, claims: &str, sign: &str) -> String {
 
 /// A publisher whose stream is on, or the reason why it is not let in.
 fn try_publish(server: &Server, name: &str) -> Result<Raw, String> {
+    match try_to_publish(server, name) {
+        Ok(raw) => Ok(raw),
+        Err(end) => Err(end["reason"].as_str().unwrap().to_owned()),
+    }
+}
+
+/// The same with the whole end of whoever is not let in.
+fn try_to_publish(server: &Server, name: &str) -> Result<Raw, Value> {
     let mut raw = Raw::publish(server.rtmp, "live", name);
     assert!(raw.pump_until(PATIENCE, |it| it.started || it.refused.is_some() || it.closed));
     if raw.started {
         raw.send_picture(0);
         return Ok(raw);
     }
-    let remote = raw.local();
-    let ends = || server.sessions(&format!("state=finished&remote={remote}"));
-    crate::support::eventually("its end is known", || ends().len() == 1);
-    Err(ends()[0]["reason"].as_str().unwrap().to_owned())
+    // Of many who come one after the other, two may have come from the same port.
+    let stream = name.split('?').next().unwrap();
+    let ends = || server.sessions(&format!("state=finished&remote={}&stream={stream}", raw.local()));
+    eventually("its end is known", || ends().len() == 1);
+    Err(ends().remove(0))
 }
 
 /// Waits until the session is shown with a user.
@@ -176,48 +188,166 @@ fn json_web_tokens_of_three_families_open_and_end() {
     }
 }
 
+/// Two keys of somebody who issues tokens: the one in use and the one that follows it.
+struct Issuer {
+    dir: PathBuf,
+    keys: [PathBuf; 2],
+    _scratch: tempfile::TempDir,
+}
+
+impl Issuer {
+    fn new() -> Self {
+        let (scratch, dir) = scratch();
+        let keys = ["old", "new"].map(|name| private_key(&dir, &["-algorithm", "ed25519"], name));
+        Self { dir, keys, _scratch: scratch }
+    }
+
+    /// A key set of these keys, each with the name that it goes by.
+    fn set(&self, keys: &[(usize, &str)]) -> String {
+        // What follows the fixed head of an Ed25519 key's DER is the key itself.
+        let jwk = |(number, id): &(usize, &str)| {
+            let line = format!(
+                "openssl pkey -pubout -outform DER -in {} | tail -c 32 | {FOR_URLS}",
+                self.keys[*number].display()
+            );
+            format!(
+                "{{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"alg\":\"EdDSA\",\"kid\":\"{id}\",\"x\":\"{}\"}}",
+                shell(&line, "")
+            )
+        };
+        format!("{{\"keys\":[{}]}}", keys.iter().map(jwk).collect::<Vec<_>>().join(","))
+    }
+
+    /// A token that this key signed and that names the key so.
+    fn token(&self, number: usize, id: &str) -> String {
+        let claims = format!("{{\"sub\":\"anna\",\"exp\":{}}}", unix_seconds() + 600);
+        let header = format!("{{\"alg\":\"EdDSA\",\"kid\":\"{id}\"}}");
+        jwt_of(&header, &claims, &sign_with_ed25519(&self.dir, &self.keys[number]))
+    }
+}
+
+/// Comes with a token again and again, as encoders do, until it is let in.
+fn publish_in_the_end(server: &Server, name: &str, token: &str) -> Raw {
+    let (mut publisher, mut tries) = (None, 0);
+    eventually("the key set is read", || {
+        publisher = try_publish(server, &format!("{name}-{tries}?token={token}")).ok();
+        tries += 1;
+        publisher.is_some()
+    });
+    publisher.unwrap()
+}
+
 #[test]
 fn a_key_set_is_read_at_the_start_and_again_when_a_token_names_a_key_that_is_new() {
-    let (_dir, dir) = scratch();
-    let keys = ["old", "new"].map(|name| private_key(&dir, &["-algorithm", "ed25519"], name));
-    // What follows the fixed head of an Ed25519 key's DER is the key itself.
-    let jwk = |number: usize, id: &str| {
-        let line =
-            format!("openssl pkey -pubout -outform DER -in {} | tail -c 32 | {FOR_URLS}", keys[number].display());
-        format!(
-            "{{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"alg\":\"EdDSA\",\"kid\":\"{id}\",\"x\":\"{}\"}}",
-            shell(&line, "")
-        )
-    };
-    let set = dir.join("keys.json");
-    let write = |set_of: &[String]| std::fs::write(&set, format!("{{\"keys\":[{}]}}", set_of.join(","))).unwrap();
-    write(&[jwk(0, "old")]);
+    let issuer = Issuer::new();
+    let set = issuer.dir.join("keys.json");
+    std::fs::write(&set, issuer.set(&[(0, "old")])).unwrap();
     let server = Server::start(&format!(
         "[shard]\nauth_failures_per_ip = 0\n[[admission.jwt]]\njwks_file = \"{}\"\nkinds = [\"publish\"]\n",
         set.display()
     ));
-    let token = |number: usize, id: &str| {
-        let claims = format!("{{\"sub\":\"anna\",\"exp\":{}}}", unix_seconds() + 600);
-        let header = format!("{{\"alg\":\"EdDSA\",\"kid\":\"{id}\"}}");
-        jwt_of(&header, &claims, &sign_with_ed25519(&dir, &keys[number]))
-    };
-    let old = token(0, "old");
-    let mut publisher = None;
-    crate::support::eventually("the key set is read", || {
-        publisher = try_publish(&server, &format!("cam?token={old}")).ok();
-        publisher.is_some()
-    });
-    assert_user(&server, &publisher.unwrap(), "anna");
-    let forged = token(1, "old");
+    let old = issuer.token(0, "old");
+    assert_user(&server, &publish_in_the_end(&server, "cam", &old), "anna");
+    let forged = issuer.token(1, "old");
     assert_eq!(try_publish(&server, &format!("other?token={forged}")).err().as_deref(), Some("auth_denied"));
-    // The issuer changes its keys: the first who comes with the new one has it fetched.
-    write(&[jwk(1, "new")]);
-    let new = token(1, "new");
-    crate::support::eventually("the key set is read again", || {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        let publisher = try_publish(&server, &format!("next?token={new}"));
-        publisher.is_ok()
+    // The issuer changes its keys: the first who comes with the new one has it read.
+    std::fs::write(&set, issuer.set(&[(1, "new")])).unwrap();
+    publish_in_the_end(&server, "next", &issuer.token(1, "new"));
+    assert_eq!(try_publish(&server, &format!("more?token={old}")).err().as_deref(), Some("auth_denied"));
+}
+
+/// A server with one rule, whose keys are fetched from the back end.
+fn server_with_keys_of(back_end: &BackEnd, set: &str, keys: &str) -> Server {
+    let url = back_end.publish("/keys", set);
+    Server::start(&format!(
+        "[rtmp]\nmedia_timeout = \"1h\"\n[shard]\nauth_failures_per_ip = 0\n\
+         [[admission.jwt]]\njwks_url = \"{url}\"\nkinds = [\"publish\"]\n{keys}\n"
+    ))
+}
+
+#[test]
+fn a_key_set_is_fetched_and_keys_that_its_issuer_changes_are_changed_without_a_restart() {
+    let (issuer, back_end) = (Issuer::new(), BackEnd::start());
+    let server = server_with_keys_of(&back_end, &issuer.set(&[(0, "old")]), "jwks_refresh = \"10s\"");
+    let (old, new) = (issuer.token(0, "old"), issuer.token(1, "new"));
+    let before = publish_in_the_end(&server, "cam", &old);
+    assert_user(&server, &before, "anna");
+    let forged = issuer.token(1, "old");
+    assert_eq!(try_publish(&server, &format!("forged?token={forged}")).err().as_deref(), Some("auth_denied"));
+    // For a while both keys are good: the first who comes with the new one has the set fetched, and comes again.
+    back_end.publish("/keys", &issuer.set(&[(0, "old"), (1, "new")]));
+    assert_eq!(try_publish(&server, &format!("first?token={new}")).err().as_deref(), Some("auth_denied"));
+    publish_in_the_end(&server, "next", &new);
+    drop(try_publish(&server, &format!("both?token={old}")).expect("the old key is still good"));
+    // The old one is taken away. Nobody tells the server, which looks every ten seconds.
+    back_end.publish("/keys", &issuer.set(&[(1, "new")]));
+    let fetched = back_end.fetched("/keys");
+    eventually("the set is fetched again", || back_end.fetched("/keys") > fetched);
+    let mut tries = 0;
+    eventually("the old key is gone", || {
+        tries += 1;
+        try_publish(&server, &format!("late-{tries}?token={old}")).err().as_deref() == Some("auth_denied")
     });
+    drop(try_publish(&server, &format!("more?token={new}")).expect("the new key is good"));
+    // Whoever came with the old one before goes on.
+    assert_eq!(server.sessions(&format!("kind=publish&remote={}", before.local())).len(), 1);
+}
+
+#[test]
+fn tokens_of_keys_that_nobody_has_do_not_become_a_flood_at_the_issuer() {
+    let (issuer, back_end) = (Issuer::new(), BackEnd::start());
+    let server = server_with_keys_of(&back_end, &issuer.set(&[(0, "old")]), "");
+    publish_in_the_end(&server, "cam", &issuer.token(0, "old"));
+    let (began, fetched) = (Instant::now(), back_end.fetched("/keys"));
+    let stranger = issuer.token(0, "nobody");
+    for number in 0..60 {
+        assert!(try_publish(&server, &format!("strange-{number}?token={stranger}")).is_err());
+    }
+    eventually("one of them made the server look", || back_end.fetched("/keys") > fetched);
+    let (again, took) = (back_end.fetched("/keys") - fetched, began.elapsed());
+    assert!(again <= 1 + took.as_secs() as usize / 10, "60 strangers had the set fetched {again} times in {took:?}");
+}
+
+#[test]
+fn while_an_issuer_was_never_heard_its_tokens_are_undecided_and_nobody_is_blamed() {
+    let (issuer, back_end) = (Issuer::new(), BackEnd::start());
+    let token = issuer.token(0, "old");
+    let url = back_end.publish("/keys", &issuer.set(&[(0, "old")]));
+    back_end.go_down();
+    let server =
+        Server::start(&format!("[shard]\nauth_failures_per_ip = 1\n[[admission.jwt]]\njwks_url = \"{url}\"\n"));
+    for number in 0..8 {
+        let end = try_to_publish(&server, &format!("early-{number}?token={token}")).err().expect("it is let in");
+        assert_eq!((&end["reason"], &end["detail"]), (&"auth_unavailable".into(), &"key_set".into()), "{end:#}");
+    }
+    eventually("the log tells", || {
+        server.log().lines().any(|line| line.contains("key_set") && line.contains("cannot be read: connect"))
+    });
+    back_end.go_up();
+    publish_in_the_end(&server, "cam", &token);
+}
+
+#[test]
+fn an_issuer_that_is_down_or_makes_no_sense_takes_no_key_away() {
+    let (issuer, back_end) = (Issuer::new(), BackEnd::start());
+    let server = server_with_keys_of(&back_end, &issuer.set(&[(0, "old")]), "");
+    let (old, new) = (issuer.token(0, "old"), issuer.token(1, "new"));
+    publish_in_the_end(&server, "cam", &old);
+    let told =
+        |why: &str| server.log().lines().any(|line| line.contains("the keys stay as they were") && line.contains(why));
+    // A token of a new key makes the server look, and it finds nobody, or nothing that it can use.
+    back_end.go_down();
+    assert_eq!(try_publish(&server, &format!("next?token={new}")).err().as_deref(), Some("auth_denied"));
+    eventually("the log tells that nobody is there", || told("connect"));
+    drop(try_publish(&server, &format!("down?token={old}")).expect("the keys are as they were"));
+    back_end.publish("/keys", "<html>Down for maintenance</html>");
+    back_end.go_up();
+    assert_eq!(try_publish(&server, &format!("next?token={new}")).err().as_deref(), Some("auth_denied"));
+    eventually("the log tells that this is no key set", || told("that is no key set"));
+    drop(try_publish(&server, &format!("senseless?token={old}")).expect("the keys are as they were"));
+    // It is back, with other keys.
+    back_end.publish("/keys", &issuer.set(&[(1, "new")]));
+    publish_in_the_end(&server, "next", &new);
     assert_eq!(try_publish(&server, &format!("more?token={old}")).err().as_deref(), Some("auth_denied"));
 }
 
