@@ -4,7 +4,8 @@ use crate::admission::Counts;
 use crate::metrics::text::{Page, Type};
 
 pub(super) fn render(page: &mut Page, counts: &Counts) {
-    let Counts { allowed, refused, gone, ended, asked, shared, cached, stale, let_in, failures, .. } = counts;
+    let Counts { allowed, refused, gone, ended, asked, shared, cached, stale, let_in, failures, redirects, .. } =
+        counts;
     page.family("sluicegate_decisions_total", Type::Counter, "Questions that control decided, by what was said.");
     page.sample(&[("result", "allow")], allowed);
     page.sample(&[("result", "deny")], refused.values().sum::<u64>());
@@ -21,6 +22,13 @@ pub(super) fn render(page: &mut Page, counts: &Counts) {
     for (failure, count) in failures {
         page.sample(&[("failure", failure)], count);
     }
+    page.family(
+        "sluicegate_redirects_total",
+        Type::Counter,
+        "Refusals that named another place, by what became of it.",
+    );
+    page.sample(&[("result", "told")], redirects.0);
+    page.sample(&[("result", "refused")], redirects.1);
     page.family("sluicegate_admission_ends_total", Type::Counter, "Running sessions ended by a rule, by reason.");
     let mut by_reason = std::collections::BTreeMap::<&str, u64>::new();
     for (reason, count) in ended {

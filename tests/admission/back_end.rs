@@ -301,4 +301,5 @@ fn hk_09_a_redirect_goes_to_a_host_that_is_named_and_nowhere_else() {
         assert_eq!(room.notes.contains(&Note::RedirectRefused), !stays, "{url}");
         room.notes.clear();
     }
+    assert_eq!(room.desk.counts().redirects, (2, 1));
 }

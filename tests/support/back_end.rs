@@ -37,6 +37,12 @@ impl Say {
         Self { status: 200, body, after: Duration::ZERO }
     }
 
+    /// A no, with words for the peer's user and where to go instead.
+    pub fn elsewhere(text: &str, url: &str) -> Self {
+        let body = serde_json::json!({ "allow": false, "text": text, "redirect": url }).to_string();
+        Self { status: 200, body, after: Duration::ZERO }
+    }
+
     /// No answer that means anything.
     pub fn status(status: u16) -> Self {
         Self { status, body: String::new(), after: Duration::ZERO }

@@ -11,6 +11,7 @@ mod failing_back_end;
 mod killed;
 mod limited;
 mod looked_up;
+mod redirected;
 mod tokens;
 mod told;
 mod unrecorded;

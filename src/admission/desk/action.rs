@@ -129,6 +129,8 @@ pub struct Counts {
     pub let_in: u64,
     /// Failures of back ends, by their word.
     pub failures: BTreeMap<&'static str, u64>,
+    /// Refusals that tell the peer where to go instead, and those that do not because it may not be sent there.
+    pub redirects: (u64, u64),
 }
 
 impl Counts {

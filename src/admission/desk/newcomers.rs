@@ -176,7 +176,10 @@ impl Desk {
             Outcome::Deny { text, redirect, .. } => {
                 let redirect = redirect.clone().filter(|url| {
                     let allowed = redirect::is_allowed(url, &self.redirect_hosts, facts.local.ip());
-                    if !allowed {
+                    if allowed {
+                        self.counts.redirects.0 += 1;
+                    } else {
+                        self.counts.redirects.1 += 1;
                         let note = Note::RedirectRefused;
                         self.actions.push_back(Action::Note { facts: facts.clone(), note });
                     }
