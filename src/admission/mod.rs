@@ -66,7 +66,7 @@ pub use pattern::AppPattern;
 pub use policy::Policy;
 pub use rate::Rate;
 pub use request::{Decision, Request, Ticket};
-pub use settings::{Access, DuplicatePublish, HookRule, Settings, SettingsError};
+pub use settings::{Access, DuplicatePublish, HookRule, Settings};
 pub use sources::Sources;
 pub use types::SessionTypes;
 pub use verdict::{AtLimit, Grant, Refusal, Verdict};

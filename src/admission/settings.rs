@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admission::{AppPattern, AtLimit, token};
 use crate::names::Kind;
+use crate::stdx::settings::{SECRET_CHARS_MIN, SettingsError, is_long_enough};
 use crate::stdx::units::{self, Secret};
 
 /// Who may do a thing when nothing else decides.
@@ -348,22 +349,10 @@ impl Default for HookRule {
     }
 }
 
-/// Why settings cannot be obeyed: the field and one sentence.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {message}")]
-pub struct SettingsError {
-    /// The field, as written in the configuration.
-    pub field: String,
-    /// What is wrong with it; never shows a secret.
-    pub message: String,
-}
-
 /// Prefixes of all address rules together.
 pub const PREFIXES_MAX: usize = 1_000_000;
 /// Rules in each of the four lists.
 pub const RULES_MAX: usize = 1_024;
-/// The fewest characters of a key or of a secret that signs: 128 bits take 22 in base64.
-pub const SECRET_CHARS_MIN: usize = 22;
 
 impl Settings {
     /// Checks what the types cannot say.
@@ -371,7 +360,7 @@ impl Settings {
     /// # Errors
     /// The first field that is wrong.
     pub fn check(&self) -> Result<(), SettingsError> {
-        let wrong = |field: String, message: &str| Err(SettingsError { field, message: message.into() });
+        let wrong = |field: String, message: &str| Err(SettingsError::new(field, message));
         let lists = [
             ("rules", self.rules.len()),
             ("keys", self.keys.len()),
@@ -435,20 +424,23 @@ impl Settings {
 }
 
 fn check_secrets(field: &str, secrets: &[Secret]) -> Result<(), SettingsError> {
-    let wrong = |message: &str| Err(SettingsError { field: field.into(), message: message.into() });
+    let wrong = |message: &str| Err(SettingsError::new(field, message));
     if secrets.is_empty() {
         return wrong("it needs at least one");
     }
-    if secrets.iter().any(|secret| secret.reveal().chars().count() < SECRET_CHARS_MIN) {
-        return wrong("each needs at least 22 characters (128 bits), as `openssl rand -hex 24` makes them");
+    if !secrets.iter().all(|secret| is_long_enough(secret.reveal())) {
+        let message = format!(
+            "each needs at least {SECRET_CHARS_MIN} characters (128 bits), as `openssl rand -hex 24` makes them"
+        );
+        return wrong(&message);
     }
     Ok(())
 }
 
 fn check_parameter(field: &str, name: &str) -> Result<(), SettingsError> {
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')) {
-        let message = "the name of a parameter is made of letters, digits, `_`, `-` and `.`".into();
-        return Err(SettingsError { field: field.into(), message });
+        let message = "the name of a parameter is made of letters, digits, `_`, `-` and `.`";
+        return Err(SettingsError::new(field, message));
     }
     Ok(())
 }

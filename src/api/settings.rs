@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::stdx::settings::{SECRET_CHARS_MIN, SettingsError, is_long_enough, is_varied};
 use crate::stdx::units::Secret;
 
 /// `[api]`.
@@ -31,37 +32,23 @@ impl Default for Settings {
     }
 }
 
-/// The fewest characters of a token: 128 bits take 22 in base64.
-pub const TOKEN_CHARS_MIN: usize = 22;
-
-/// Why settings cannot be served: the field and one sentence.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {message}")]
-pub struct SettingsError {
-    /// The field, as written in the configuration.
-    pub field: String,
-    /// What is wrong with it; never shows a secret.
-    pub message: String,
-}
-
 impl Settings {
     /// Checks what the types cannot say.
     ///
     /// # Errors
     /// The first field that is wrong.
     pub fn check(&self) -> Result<(), SettingsError> {
-        let wrong = |field: String, message: String| Err(SettingsError { field, message });
+        let wrong = |field: String, message: String| Err(SettingsError::new(field, message));
         for (index, entry) in self.tokens.iter().enumerate() {
             let field = format!("api.tokens[{index}].token");
             let text = entry.token.reveal();
-            if text.chars().count() < TOKEN_CHARS_MIN {
-                return wrong(field, format!("a token needs at least {TOKEN_CHARS_MIN} characters (128 bits)"));
+            if !is_long_enough(text) {
+                return wrong(field, format!("a token needs at least {SECRET_CHARS_MIN} characters (128 bits)"));
             }
             if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return wrong(field, "a token is made of printable ASCII without blanks".into());
             }
-            // Not a measure of entropy, but it stops what people type to get past a length.
-            if text.bytes().collect::<std::collections::BTreeSet<_>>().len() < 8 {
+            if !is_varied(text) {
                 return wrong(field, "the token repeats too few characters to be random".into());
             }
             if self.tokens.iter().take(index).any(|other| other.token == entry.token) {

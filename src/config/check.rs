@@ -8,6 +8,7 @@ use crate::admission::settings::Access;
 use crate::config::log::parse_level;
 use crate::config::{Config, Problem, Severity};
 use crate::names::Kind;
+use crate::stdx::settings::{SECRET_CHARS_MIN, is_long_enough};
 
 /// How the numbers of a [`Rule`] are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -326,9 +327,6 @@ pub fn check(config: &Config) -> Vec<Problem> {
     problems
 }
 
-/// The shortest token: 128 bits in base64 (AP-02 and the security defaults).
-pub const TOKEN_BYTES_MIN: usize = 22;
-
 fn listeners(config: &Config, problems: &mut Vec<Problem>) {
     let mut seen: HashSet<SocketAddr> = HashSet::new();
     for at in &config.shard.rtmp_listen {
@@ -367,13 +365,14 @@ fn tokens(config: &Config, problems: &mut Vec<Problem>) {
     let mut seen = HashSet::new();
     for (number, token) in (1..).zip(&config.api.tokens) {
         let text = token.token.reveal();
-        if text.len() < TOKEN_BYTES_MIN {
+        // AP-02 and the security defaults.
+        if !is_long_enough(text) {
             problems.push(Problem::error(
                 "api.tokens",
                 format!(
-                    "token {number} has {} characters and needs at least {TOKEN_BYTES_MIN} (128 bits of base64), as \
+                    "token {number} has {} characters and needs at least {SECRET_CHARS_MIN} (128 bits of base64), as \
                      `openssl rand -base64 24` makes them",
-                    text.len()
+                    text.chars().count()
                 ),
             ));
         }

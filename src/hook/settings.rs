@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::admission::AppPattern;
 use crate::event::SinkFilter;
 use crate::names::Kind;
+use crate::stdx::settings::{SECRET_CHARS_MIN, SettingsError, is_long_enough, is_varied};
 use crate::stdx::units::{self, Secret};
 
 /// `[hook]`: the calls that we make, to ask and to tell.
@@ -172,8 +173,6 @@ fn yes() -> bool {
     true
 }
 
-/// The fewest characters of a secret: 128 bits take 22 in base64.
-pub const SECRET_CHARS_MIN: usize = 22;
 /// Secrets of one back end: the one in use and one more.
 pub const SECRETS_MAX: usize = 2;
 /// The most events in one request.
@@ -182,16 +181,6 @@ pub const BATCH_MAX: usize = 1_000;
 pub const BACK_ENDS_MAX: usize = 64;
 /// The longest name of a back end, in bytes.
 const NAME_BYTES_MAX: usize = 64;
-
-/// Why settings cannot be obeyed: the field and one sentence.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {message}")]
-pub struct SettingsError {
-    /// The field, as written in the configuration.
-    pub field: String,
-    /// What is wrong with it; never shows a secret.
-    pub message: String,
-}
 
 impl Settings {
     /// Checks what the types cannot say.
@@ -235,7 +224,7 @@ impl Settings {
 }
 
 fn wrong<T>(field: String, message: String) -> Result<T, SettingsError> {
-    Err(SettingsError { field, message })
+    Err(SettingsError::new(field, message))
 }
 
 fn check_name<'a>(name: &'a str, field: String, taken: &mut HashSet<&'a str>) -> Result<(), SettingsError> {
@@ -274,11 +263,10 @@ fn check_secrets(secrets: &[Secret], field: &str) -> Result<(), SettingsError> {
     for (index, secret) in secrets.iter().enumerate() {
         let field = format!("{field}[{index}]");
         let text = secret.reveal();
-        if text.chars().count() < SECRET_CHARS_MIN {
+        if !is_long_enough(text) {
             return wrong(field, format!("a secret needs at least {SECRET_CHARS_MIN} characters (128 bits)"));
         }
-        // Not a measure of entropy, but it stops what people type to get past a length.
-        if text.chars().collect::<HashSet<_>>().len() < 8 {
+        if !is_varied(text) {
             return wrong(field, "the secret repeats too few characters to be random".into());
         }
         if secrets.iter().take(index).any(|other| other == secret) {

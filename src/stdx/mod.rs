@@ -5,4 +5,5 @@ pub mod clock;
 pub mod histogram;
 pub mod ids;
 pub mod remote;
+pub mod settings;
 pub mod units;

@@ -27,11 +27,12 @@ use crate::admission::desk::running::arm_expiry;
 use crate::admission::gate::Passage;
 use crate::admission::seats::{Claim, Seats};
 use crate::admission::token::{Digest, Tokens};
-use crate::admission::{Answer, Failure, Gate, HookRule, Settings, SettingsError, Terms};
+use crate::admission::{Answer, Failure, Gate, HookRule, Settings, Terms};
 use crate::names::{Kind, SessionId};
 use crate::session::{Facts, Reason};
 use crate::stdx::clock::WallAnchor;
 use crate::stdx::ids::SplitMix;
+use crate::stdx::settings::SettingsError;
 
 /// See the module.
 pub struct Desk {

@@ -12,13 +12,14 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use sha2::{Digest as _, Sha256};
 
+use crate::admission::Terms;
 use crate::admission::pattern::{STREAM_PATTERN_BYTES_MAX, names_stream};
 use crate::admission::settings::JwtRule;
 use crate::admission::token::query::{self, Value};
 use crate::admission::token::{Bearer, Found, Invalid, Judged, TOLERANCE_MS, base64, is_user};
-use crate::admission::{SettingsError, Terms};
 use crate::names::Kind;
 use crate::session::Labels;
+use crate::stdx::settings::SettingsError;
 
 /// One rule, compiled.
 pub struct Jwt {
@@ -71,10 +72,7 @@ impl Jwt {
     /// # Errors
     /// A key that cannot be read.
     pub fn new(rule: &JwtRule) -> Result<Self, SettingsError> {
-        let wrong = |field: &str, message: &str| SettingsError {
-            field: format!("admission.jwt.{field}"),
-            message: message.into(),
-        };
+        let wrong = |field: &str, message: &str| SettingsError::new(format!("admission.jwt.{field}"), message);
         let mut own = Vec::new();
         for secret in &rule.secrets {
             let bytes = match secret.reveal().strip_prefix("base64:") {

@@ -15,9 +15,10 @@ use std::net::IpAddr;
 use crate::admission::gate::is_kind;
 use crate::admission::pattern::is_among;
 use crate::admission::settings::Then;
-use crate::admission::{AppPattern, Settings, SettingsError, Terms};
+use crate::admission::{AppPattern, Settings, Terms};
 use crate::names::{Kind, StreamKey};
 use crate::session::{CloseReason, Reason};
+use crate::stdx::settings::SettingsError;
 
 /// How far a clock elsewhere may be off, in milliseconds.
 pub const TOLERANCE_MS: u64 = 30_000;
