@@ -18,6 +18,7 @@ mod listing;
 mod load;
 mod lying_lengths;
 mod media_floods;
+mod memory;
 mod publishers;
 mod reloading;
 mod shards;
