@@ -1,10 +1,15 @@
 //! Fetching a small document, as the key set of a token's issuer.
 
-use reqwest::{Client, StatusCode};
+use bytes::Bytes;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, StatusCode};
+use reqwest::Url;
 use tokio::time::timeout;
 
 use crate::admission::Failure;
-use crate::hook::client::{StartError, client, failure};
+use crate::admission::token::base64;
+use crate::hook::client::{StartError, uri};
+use crate::hook::http::Http;
 use crate::hook::settings::Settings;
 
 /// The most bytes of a document.
@@ -13,7 +18,7 @@ pub const DOCUMENT_BYTES_MAX: usize = 256 << 10;
 /// Fetches documents. Clones share their connections.
 #[derive(Clone)]
 pub struct Fetcher {
-    client: Client,
+    http: Http,
     patience: std::time::Duration,
 }
 
@@ -23,7 +28,7 @@ impl Fetcher {
     /// # Errors
     /// When TLS cannot be set up: the system has no certificates, for one.
     pub fn new(settings: &Settings) -> Result<Self, StartError> {
-        Ok(Self { client: client(settings, true)?, patience: settings.decide_timeout })
+        Ok(Self { http: Http::new(settings, true)?, patience: settings.decide_timeout })
     }
 
     /// The document at `url`, which must answer 200 with UTF-8 text within `hook.decide_timeout`.
@@ -35,17 +40,52 @@ impl Fetcher {
     }
 
     async fn read(&self, url: &str) -> Result<String, Failure> {
-        let mut response = self.client.get(url).send().await.map_err(|error| failure(&error))?;
-        if response.status() != StatusCode::OK {
-            return Err(Failure::Status(response.status().as_u16()));
-        }
-        let mut body = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(|error| failure(&error))? {
-            if body.len().saturating_add(piece.len()) > DOCUMENT_BYTES_MAX {
-                return Err(Failure::Malformed("body"));
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        let mut url = Url::parse(url).map_err(|_| Failure::Connect)?;
+        if let Some(credentials) = credentials(&url) {
+            headers.insert(header::AUTHORIZATION, credentials);
+            // They are said in the header and nowhere else.
+            if url.set_username("").and_then(|()| url.set_password(None)).is_err() {
+                return Err(Failure::Connect);
             }
-            body.extend_from_slice(&piece);
         }
+        let uri = uri(url.as_str()).ok_or(Failure::Connect)?;
+        let mut response = self.http.send(Method::GET, uri, headers, Bytes::new()).await?;
+        if response.status() != StatusCode::OK.as_u16() {
+            return Err(Failure::Status(response.status()));
+        }
+        let body = response.body(DOCUMENT_BYTES_MAX).await?;
         String::from_utf8(body).map_err(|_| Failure::Malformed("text"))
     }
+}
+
+/// User and password of a URL, as RFC 7617 has them in a header.
+fn credentials(url: &Url) -> Option<HeaderValue> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let mut pair = unescape(url.username());
+    pair.push(b':');
+    pair.extend(unescape(url.password().unwrap_or_default()));
+    let mut text = base64::encode(&pair).replace('-', "+").replace('_', "/");
+    while !text.len().is_multiple_of(4) {
+        text.push('=');
+    }
+    let mut value = HeaderValue::from_str(&format!("Basic {text}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Undoes percent escapes; what only looks like one stays.
+fn unescape(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let escaped = after.get(..2).filter(|two| *first == b'%' && two.iter().all(u8::is_ascii_hexdigit));
+        let escaped = escaped.and_then(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok());
+        out.push(escaped.unwrap_or(*first));
+        rest = after.get(if escaped.is_some() { 2 } else { 0 }..).unwrap_or_default();
+    }
+    out
 }

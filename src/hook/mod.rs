@@ -8,6 +8,7 @@ pub mod ask;
 pub mod breaker;
 mod client;
 pub mod fetch;
+mod http;
 pub mod meter;
 pub mod reply;
 mod resolver;

@@ -1,12 +1,15 @@
 //! Names of back ends: looked up, remembered while look-ups fail, and kept from leading where they should not.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use hyper_util::client::legacy::connect::dns::Name;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
+use tower::Service;
 
 /// A good address is used so long while look-ups fail.
 pub const KEPT_FOR: Duration = Duration::from_mins(10);
@@ -55,13 +58,24 @@ impl<L: Lookup> Resolver<L> {
     }
 }
 
-impl<L: Lookup> Resolve for Resolver<L> {
-    fn resolve(&self, name: Name) -> Resolving {
+impl<L> Clone for Resolver<L> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<L: Lookup> Service<Name> for Resolver<L> {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = std::io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
         let inner = Arc::clone(&self.0);
-        Box::pin(async move {
-            let addresses = inner.addresses(name.as_str()).await?;
-            Ok(Box::new(addresses.into_iter()) as Addrs)
-        })
+        Box::pin(async move { Ok(inner.addresses(name.as_str()).await?.into_iter()) })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sluicegate::admission::{Answer, Failure};
@@ -12,7 +12,7 @@ use sluicegate::names::{Kind, Name, StreamKey};
 use sluicegate::session::{Counters, Facts};
 use sluicegate::stdx::units::Secret;
 
-use crate::support::{BackEnd, PATIENCE, Request, asking, facts, question, response};
+use crate::support::{BackEnd, PATIENCE, Request, asking, facts, question, response, until};
 
 const YES: &str = "{\"allow\":true,\"user\":\"anna\"}";
 
@@ -159,20 +159,34 @@ async fn hk_03_a_redirect_is_a_failure_and_is_not_followed() {
 }
 
 #[tokio::test]
-async fn hk_03_interim_responses_do_not_keep_anybody_waiting() {
-    // A few are passed over.
+async fn hk_03_eight_interim_responses_are_passed_over_and_a_ninth_is_a_failure() {
     let interim = "HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n";
-    let few = format!("{}{}", interim.repeat(3), String::from_utf8(response("200 OK", YES)).unwrap());
-    let back_end = BackEnd::saying(few);
-    assert!(matches!(ask_once(&asking(&back_end.url())).await, Answer::Allow(_)));
-    // A flood of them ends at the deadline.
+    let yes = String::from_utf8(response("200 OK", YES)).unwrap();
+    let back_end = BackEnd::saying(format!("{}{yes}", interim.repeat(8)));
+    let asks = Asks::new(&asking(&back_end.url()), "edge-1").unwrap();
+    // They are counted for each question.
+    for _ in 0..3 {
+        assert!(matches!(asks.ask(0, &question()).await, Answer::Allow(_)));
+    }
+    assert_eq!(*back_end.connections.lock().unwrap(), 1);
+    // Whether they come together with the response, or one by one and without any.
+    let back_end = BackEnd::saying(format!("{}{yes}", interim.repeat(9)));
+    assert_eq!(ask_once(&asking(&back_end.url())).await, Answer::Failure(Failure::Malformed("interim")));
+    let (sent, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (count, end) = (Arc::clone(&sent), Arc::clone(&closed));
     let back_end = BackEnd::start(move |_, stream| {
         while stream.write_all(interim.as_bytes()).is_ok() {
-            std::thread::sleep(Duration::from_millis(1));
+            count.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(5));
         }
+        end.store(true, Ordering::SeqCst);
         false
     });
-    assert_eq!(ask_once(&asking(&back_end.url())).await, Answer::Failure(Failure::Timeout));
+    // Time is not what ends it.
+    let patient = Settings { decide_timeout: PATIENCE * 10, ..asking(&back_end.url()) };
+    assert_eq!(ask_once(&patient).await, Answer::Failure(Failure::Malformed("interim")));
+    until("the connection is closed", || closed.load(Ordering::SeqCst)).await;
+    assert!(sent.load(Ordering::SeqCst) >= 9);
     // One that leaves HTTP is a status like any other.
     let switched = closing_after("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n").await;
     assert_eq!(switched, Answer::Failure(Failure::Status(101)));
@@ -201,11 +215,35 @@ async fn hk_05_a_response_over_its_limits_is_a_failure() {
         (response("200 OK", &large), "body"),
         (chunked.into_bytes(), "body"),
         (format!("HTTP/1.1 200 OK\r\n{headers}{body}").into_bytes(), "headers"),
-        (format!("HTTP/1.1 200 OK\r\n{many}{body}").into_bytes(), "http"),
-        (format!("HTTP/1.1 200 OK\r\nX: {}\r\n{body}", "y".repeat(1 << 20)).into_bytes(), "http"),
+        (format!("HTTP/1.1 200 OK\r\n{many}{body}").into_bytes(), "headers"),
+        (format!("HTTP/1.1 200 OK\r\nX: {}\r\n{body}", "y".repeat(1 << 20)).into_bytes(), "headers"),
+        (format!("HTTP/1.1 200 {}\r\n{body}", "y".repeat(1 << 20)).into_bytes(), "headers"),
     ] {
         let shown: String = String::from_utf8_lossy(&bytes).chars().take(60).collect();
         assert_eq!(closing_after(bytes).await, Answer::Failure(Failure::Malformed(rule)), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn hk_05_headers_up_to_their_limit_are_taken_and_not_one_byte_or_header_more() {
+    let allowed = |answer: &Answer| matches!(answer, Answer::Allow(_));
+    let length = format!("Content-Length: {}\r\n", YES.len());
+    for limit in [1_usize << 10, 16 << 10, 256 << 10] {
+        for (beyond, fits) in [(0, true), (1, false)] {
+            // Two lines, each counted with its end.
+            let fill = "y".repeat(limit + beyond - length.len() - "X: \r\n".len());
+            let back_end = BackEnd::saying(format!("HTTP/1.1 200 OK\r\n{length}X: {fill}\r\n\r\n{YES}"));
+            let settings = Settings { response_headers: limit as u64, ..asking(&back_end.url()) };
+            let answer = ask_once(&settings).await;
+            assert_eq!(allowed(&answer), fits, "{limit} and {beyond}: {answer:?}");
+            assert!(fits || answer == Answer::Failure(Failure::Malformed("headers")), "{limit}: {answer:?}");
+        }
+    }
+    for (count, fits) in [(64, true), (65, false)] {
+        let many: String = (1..count).map(|i| format!("X-{i}: y\r\n")).collect();
+        let answer = closing_after(format!("HTTP/1.1 200 OK\r\n{many}{length}\r\n{YES}")).await;
+        assert_eq!(allowed(&answer), fits, "{count}: {answer:?}");
+        assert!(fits || answer == Answer::Failure(Failure::Malformed("headers")), "{count}: {answer:?}");
     }
 }
 

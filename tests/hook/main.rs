@@ -4,6 +4,7 @@
 mod answers;
 mod asking;
 mod documents;
+mod fetching;
 mod order;
 mod outage;
 mod receivers;
