@@ -74,7 +74,9 @@ impl Asks {
             .ask
             .iter()
             .map(|ask: &Ask| {
-                let back_end = BackEnd::new(settings, &ask.name, &ask.url, &ask.secrets, ask.allow_private)?;
+                let headers_max = usize::try_from(settings.response_headers).ok();
+                let back_end =
+                    BackEnd::new(settings, &ask.name, &ask.url, &ask.secrets, ask.allow_private, headers_max)?;
                 let turns = Semaphore::new(settings.concurrency.clamp(1, Semaphore::MAX_PERMITS));
                 Ok(Asked { name: ask.name.as_str().into(), back_end, turns, now: Mutex::default() })
             })

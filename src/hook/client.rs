@@ -59,9 +59,10 @@ impl BackEnd {
         url: &str,
         secrets: &[Secret],
         private: bool,
+        headers_max: Option<usize>,
     ) -> Result<Self, StartError> {
         let uri = uri(url).ok_or_else(|| StartError::Url(name.to_owned()))?;
-        let http = Http::new(settings, private)?;
+        let http = Http::new(settings, private, headers_max)?;
         let body_max = usize::try_from(settings.response_body).unwrap_or(usize::MAX);
         Ok(Self { http, uri, signer: Mutex::new(Signer::new(secrets)), body_max })
     }

@@ -28,7 +28,7 @@ impl Fetcher {
     /// # Errors
     /// When TLS cannot be set up: the system has no certificates, for one.
     pub fn new(settings: &Settings) -> Result<Self, StartError> {
-        Ok(Self { http: Http::new(settings, true)?, patience: settings.decide_timeout })
+        Ok(Self { http: Http::new(settings, true, None)?, patience: settings.decide_timeout })
     }
 
     /// The document at `url`, which must answer 200 with UTF-8 text within `hook.decide_timeout`.

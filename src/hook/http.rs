@@ -49,26 +49,27 @@ const BUFFER_BYTES_MIN: usize = 8 << 10;
 #[derive(Clone)]
 pub(crate) struct Http {
     client: Client<Connector, Full<Bytes>>,
-    headers_max: usize,
+    headers_max: Option<usize>,
 }
 
 /// A response whose head is within the limits.
 pub(crate) struct Head(Response<Incoming>);
 
 impl Http {
-    /// Makes ready. Addresses are checked after they were looked up, unless `private` says that any will do.
-    pub(crate) fn new(settings: &Settings, private: bool) -> Result<Self, StartError> {
-        let headers_max = usize::try_from(settings.response_headers).unwrap_or(usize::MAX);
-        let buffer = headers_max.saturating_add(STATUS_LINE_BYTES_MAX).max(BUFFER_BYTES_MIN);
-        let client = Client::builder(TokioExecutor::new())
+    /// Makes ready. Addresses are checked after they were looked up, unless `private` says that any will do. The headers of
+    /// a response have at most `headers_max` bytes, or what hyper takes for sane, which is 400 KiB.
+    pub(crate) fn new(settings: &Settings, private: bool, headers_max: Option<usize>) -> Result<Self, StartError> {
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(settings.concurrency)
-            .http1_max_headers(HEADERS_MAX)
-            .http1_max_buf_size(buffer)
-            .build(Connector::new(settings, private)?);
-        Ok(Self { client, headers_max })
+            .http1_max_headers(HEADERS_MAX);
+        if let Some(most) = headers_max {
+            builder.http1_max_buf_size(most.saturating_add(STATUS_LINE_BYTES_MAX).max(BUFFER_BYTES_MIN));
+        }
+        Ok(Self { client: builder.build(Connector::new(settings, private)?), headers_max })
     }
 
     /// Sends one request and waits for the head of its response. Dropping this closes the connection.
@@ -96,7 +97,8 @@ impl Http {
             // The colon, a blank and the end of the line.
             name.as_str().len().saturating_add(value.len()).saturating_add(4)
         };
-        if headers.iter().map(size).fold(0, usize::saturating_add) > self.headers_max {
+        let bytes = headers.iter().map(size).fold(0, usize::saturating_add);
+        if self.headers_max.is_some_and(|most| bytes > most) {
             return Err(Failure::Malformed("headers"));
         }
         Ok(Head(response))

@@ -76,7 +76,8 @@ impl Endpoint {
         };
         Ok(Self(Arc::new(Inner {
             name: tell.name.as_str().into(),
-            back_end: BackEnd::new(settings, &tell.name, &tell.url, &tell.secrets, tell.allow_private)?,
+            // Of what a receiver says only the status matters: what else is in the head does not make it undone.
+            back_end: BackEnd::new(settings, &tell.name, &tell.url, &tell.secrets, tell.allow_private, None)?,
             limits,
             timeout: settings.event_timeout,
             now: Mutex::new(Now {

@@ -53,6 +53,19 @@ fn told(back_end: &BackEnd) -> Vec<i64> {
 }
 
 #[tokio::test]
+async fn hk_05_an_event_that_was_taken_is_not_told_again_however_much_the_receiver_says_with_it() {
+    let more = format!("X: {}\r\n", "y".repeat(30_000));
+    let back_end =
+        BackEnd::saying(format!("HTTP/1.1 200 OK\r\n{more}Content-Length: 100000\r\n\r\n{}", "z".repeat(100_000)));
+    let spool = Memory::default();
+    spool.put(parcel(1, None, Weight::Must));
+    let driver = drive(&back_end, &spool, "");
+    until("the spool is empty", || spool.len() == 0).await;
+    until("it is noted", || driver.endpoint.status().told.taken == 1).await;
+    assert_eq!(told(&back_end), [1]);
+}
+
+#[tokio::test]
 async fn what_the_spool_has_is_told_and_leaves_it() {
     let back_end = BackEnd::saying(response("204 No Content", ""));
     let spool = Memory::default();
