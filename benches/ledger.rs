@@ -4,6 +4,8 @@
 //! ```text
 //! cargo bench --bench ledger                          # records a second and the share of a core that the writer takes
 //! cargo bench --bench ledger -- --recovery 1000000    # only the start after a crash, with so many sessions running
+//! cargo bench --bench ledger -- --recovery 50000 --on-record 1000000      # the same, of so many on record
+//! cargo bench --bench ledger -- --start FOLDER        # only the start, on a copy of a folder
 //! ```
 
 #![allow(missing_docs)]
@@ -70,17 +72,19 @@ impl Server {
         let start = Instant::now();
         let wall = WallAnchor::at(start, Duration::from_millis(NOON_MS));
         let mut opened = sluicegate::ledger::open(&settings, wall, start).unwrap();
-        let cpu = own_cpu();
+        let (opened_in, cpu) = (start.elapsed(), own_cpu());
         let recovered = opened.recover(&mut |change| vec![tell(change)]).unwrap();
+        let cpu = own_cpu() - cpu;
+        let ledger = opened.start().unwrap();
         if recovered.sessions > 0 {
             let took = start.elapsed();
-            let cpu = own_cpu() - cpu;
             println!(
-                "recovery: {} sessions closed in {:?}, {cpu:.2} s of CPU; open to ready {took:?}",
+                "recovery: {} sessions closed in {:?}, {cpu:.2} s of CPU; open to ready {took:?}, of which the files \
+                 {opened_in:?}",
                 recovered.sessions, recovered.took
             );
         }
-        Self { ledger: opened.start().unwrap(), start, number: 0 }
+        Self { ledger, start, number: 0 }
     }
 
     fn record(&mut self, facts: &Arc<Facts>, seq: u32, what: What, is_told: bool) {
@@ -131,9 +135,14 @@ fn measure(what: &str, records: u64, work: impl FnOnce()) {
 }
 
 fn main() {
-    let mut arguments = std::env::args().skip_while(|argument| argument != "--recovery").skip(1);
-    if let Some(running) = arguments.next() {
-        return recovery(running.parse().expect("a number of sessions"));
+    let argument = |name: &str| std::env::args().skip_while(|argument| argument != name).nth(1);
+    if let Some(folder) = argument("--start") {
+        return start(std::path::Path::new(&folder));
+    }
+    if let Some(running) = argument("--recovery") {
+        let number = |text: String| text.parse().expect("a number of sessions");
+        let running = number(running);
+        return recovery(running, argument("--on-record").map_or(running, number));
     }
     let folder = tempfile::tempdir().unwrap();
     let mut server = Server::open(folder.path());
@@ -182,14 +191,19 @@ fn main() {
     crash(folder.path(), &server);
 }
 
-/// A start with nothing on record but sessions that ran, all of which had started.
-fn recovery(running: u64) {
+/// A start with so many sessions on record, of which some ran: here and there one, as after a day of comings and goings.
+fn recovery(running: u64, on_record: u64) {
     let folder = tempfile::tempdir().unwrap();
     let mut server = Server::open(folder.path());
-    for n in 0..running {
+    let every = (on_record / running.max(1)).max(1);
+    for n in 0..on_record {
         let facts = facts(n, server.start);
         server.record(&facts, 1, What::Opened, false);
         server.record(&facts, 2, What::Started, false);
+        if n % every > 0 {
+            let counters = Counters { tx_bytes: 1_000_000, ..Counters::default() };
+            server.record(&facts, 3, What::Closed(CloseReason::new(Reason::ClientDone), counters), false);
+        }
     }
     server.settle();
     crash(folder.path(), &server);
@@ -197,10 +211,19 @@ fn recovery(running: u64) {
 
 /// What a crash leaves: the files as they are, in another folder. A server starts on them.
 fn crash(folder: &std::path::Path, server: &Server) {
-    let crashed = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(folder).unwrap().flatten() {
-        std::fs::copy(entry.path(), crashed.path().join(entry.file_name())).unwrap();
-    }
+    let crashed = copy(folder);
     assert!(server.ledger.stop(Duration::from_mins(1)));
     assert!(Server::open(crashed.path()).ledger.stop(Duration::from_mins(1)));
+}
+
+fn start(folder: &std::path::Path) {
+    assert!(Server::open(copy(folder).path()).ledger.stop(Duration::from_mins(1)));
+}
+
+fn copy(folder: &std::path::Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    copy
 }
