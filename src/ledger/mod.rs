@@ -5,8 +5,9 @@
 //! waits for a disk. What is to be told of an event is committed in the same transaction as the event, and nobody hears
 //! of anything above [`Ledger::committed`].
 //!
-//! `queue` says what waits and what may be lost, `writer` commits it, `store` knows the files, `row` a session's row,
-//! `outbox` reads what is still to be told, `retention` removes old days, and [`verify`] looks for damage.
+//! `queue` says what waits and what may be lost, `writer` commits it, one `transaction` for each file, `store` knows the
+//! files, `row` a session's row, `tells` the rows of an outbox, which `outbox` reads for sinks, `retention` removes old
+//! days, and [`verify`] looks for damage.
 
 mod day;
 mod entry;
@@ -20,6 +21,8 @@ mod row;
 mod settings;
 mod status;
 mod store;
+mod tells;
+mod transaction;
 pub mod verify;
 mod writer;
 

@@ -14,7 +14,9 @@ use crate::ledger::outbox::Reader;
 use crate::ledger::queue::Queue;
 use crate::ledger::row::{Clock, Record, SELECT_ONE, SELECT_OPEN, int, read_open, session_id};
 use crate::ledger::store::{self, DayFile, Store, Trouble, add, put_aside};
-use crate::ledger::writer::{Ending, Writer, copy_outbox, insert_tell, pass, rest_after};
+use crate::ledger::tells::{copy_outbox, insert_tell};
+use crate::ledger::transaction::pass;
+use crate::ledger::writer::{Ending, Writer, rest_after};
 use crate::ledger::{
     Day, FileError, FileKey, Files, Health, Ledger, Obstacle, Point, Settings, StoredBan, Tell, Total, retention,
 };

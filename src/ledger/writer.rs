@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::params;
 
-use crate::event::{Attempt, Event, Weight};
-use crate::ledger::queue::{BanOrder, Batch, Queue, Sample};
-use crate::ledger::row::{self, Record, id_bytes, int};
-use crate::ledger::store::{self, DayFile, FileError, Obstacle, Point, Store, Trouble, add};
-use crate::ledger::{Day, Entry, FileKey, Health, Settings, Tell, Total, retention};
+use crate::event::{Event, Weight};
+use crate::ledger::queue::{BanOrder, Batch, Queue};
+use crate::ledger::row::{Record, int};
+use crate::ledger::store::{self, FileError, Point, Store, Trouble, add};
+use crate::ledger::tells::{copy_outbox, trim};
+use crate::ledger::transaction::{Group, Transaction, Work, pass};
+use crate::ledger::{Day, FileKey, Health, Settings, retention};
 use crate::names::{Kind, SessionId};
-use crate::session::What;
 use crate::stdx::clock::WallAnchor;
 
 /// What the thread owns.
@@ -35,36 +35,11 @@ pub struct Writer {
     work: Work,
 }
 
-/// Buffers of one transaction, used again and again.
-#[derive(Default)]
-struct Work {
-    records: Vec<Record>,
-    index: HashMap<SessionId, usize>,
-    totals: BTreeMap<(&'static str, &'static str), Total>,
-    /// What the spools gain, and what the rows are.
-    spooled: Vec<(Arc<str>, u64)>,
-    updates: Vec<((Arc<str>, SessionId), i64)>,
-    replaced: Vec<(Arc<str>, u64)>,
-    /// Places in the list of what was told, with the bytes that became free.
-    told: Vec<(usize, u64)>,
-    rows: u64,
-    attempts: i64,
-}
-
-/// The parts of a batch that one file gets.
-#[derive(Default)]
-struct Group {
-    entries: Vec<usize>,
-    checkpoints: Vec<(SessionId, Sample)>,
-}
-
 /// How often old days are looked at.
 const CHORES_EVERY: Duration = Duration::from_mins(1);
 /// The first rest after a failure; it doubles up to the last.
 const REST_FIRST: Duration = Duration::from_millis(250);
 const REST_LAST: Duration = Duration::from_secs(5);
-/// Rows that leave a full spool in one transaction.
-const TRIMMED: u32 = 512;
 
 /// However the ledger's thread ends, nobody waits for it in vain.
 pub struct Ending(pub Arc<Queue>);
@@ -537,8 +512,8 @@ impl Writer {
                 for file in self.store.open.values_mut().filter(|file| !self.suspects.contains(&file.key)) {
                     while file.outbox_rows > 0 && self.spools.get(&sink).is_some_and(|bytes| *bytes > max) {
                         let path = file.key.path(&self.store.directory);
-                        let freed =
-                            trim_file(file, &sink, weight).map_err(|error| FileError::Database { path, error })?;
+                        let freed = trim(&file.connection, &sink, weight)
+                            .map_err(|error| FileError::Database { path, error })?;
                         if freed.is_empty() {
                             break;
                         }
@@ -581,257 +556,4 @@ fn waiting(spools: &HashMap<Arc<str>, u64>) -> Vec<(Arc<str>, u64)> {
     let mut waiting: Vec<_> = spools.iter().map(|(sink, bytes)| (Arc::clone(sink), *bytes)).collect();
     waiting.sort_unstable();
     waiting
-}
-
-impl Work {
-    fn clear(&mut self) {
-        self.records.clear();
-        self.index.clear();
-        self.totals.clear();
-        self.spooled.clear();
-        self.updates.clear();
-        self.replaced.clear();
-        self.told.clear();
-        (self.rows, self.attempts) = (0, 0);
-    }
-}
-
-/// What one transaction reads and where it writes. It changes nothing but the file, so that a failure leaves no trace.
-struct Transaction<'a> {
-    file: &'a DayFile,
-    live: &'a HashMap<SessionId, Record>,
-    updates: &'a HashMap<(Arc<str>, SessionId), (FileKey, i64)>,
-    wall: &'a WallAnchor,
-    obstacle: Option<&'a Obstacle>,
-    next_id: &'a mut i64,
-}
-
-impl Transaction<'_> {
-    fn run(
-        &mut self,
-        work: &mut Work,
-        group: &Group,
-        batch: &Batch,
-        told: &[Option<(Arc<str>, i64)>],
-    ) -> rusqlite::Result<()> {
-        let connection = &self.file.connection;
-        self.pass(Point::Statement)?;
-        connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        for index in &group.entries {
-            if let Some(waiting) = batch.entries.get(*index) {
-                self.entry(work, &waiting.entry)?;
-            }
-        }
-        for (id, sample) in &group.checkpoints {
-            let at_ms = self.wall.unix_ms(sample.at);
-            if let Some(record) = self.record(work, *id, || None)
-                && record.closed.is_none()
-            {
-                record.checkpoint(&sample.counters, at_ms);
-            }
-        }
-        for record in &mut work.records {
-            self.pass(Point::Statement)?;
-            record.write(connection)?;
-            work.rows += 1;
-        }
-        for ((collector, kind), more) in &work.totals {
-            let key = ((*collector).to_owned(), (*kind).to_owned());
-            let mut sum = self.file.totals.get(&key).copied().unwrap_or_default();
-            add(&mut sum, *more);
-            self.file.write_total(collector, kind, sum)?;
-        }
-        if self.file.outbox_rows > 0 {
-            for (place, row) in told.iter().enumerate() {
-                let Some((sink, id)) = row else { continue };
-                self.pass(Point::Statement)?;
-                if let Some(bytes) = delete(connection, *id, sink)? {
-                    work.told.push((place, bytes));
-                }
-            }
-        }
-        self.pass(Point::Commit)?;
-        connection.prepare_cached("COMMIT")?.execute([])?;
-        Ok(())
-    }
-
-    fn entry(&mut self, work: &mut Work, entry: &Entry) -> rusqlite::Result<()> {
-        let at_ms = self.wall.unix_ms(entry.event.at());
-        match &*entry.event {
-            Event::Session(change) => {
-                let id = change.facts.id;
-                let key = self.file.key;
-                let unknown = || Some(Record::new(&change.facts, key));
-                if let Some(record) = self.record(work, id, unknown)
-                    && record.closed.is_none()
-                {
-                    record.apply(change, at_ms, false);
-                    if matches!(change.what, What::Closed(..)) && record.started_ms.is_some() {
-                        let counters = &record.counters;
-                        let total = Total { sessions: 1, rx_bytes: counters.rx_bytes, tx_bytes: counters.tx_bytes };
-                        let facts = &change.facts;
-                        add(work.totals.entry((facts.protocol.collector(), facts.kind.as_str())).or_default(), total);
-                    }
-                }
-            }
-            Event::Attempt(attempt) => self.attempt(work, attempt, at_ms)?,
-            Event::Stream(_) | Event::Server(_) => {}
-        }
-        for tell in &entry.tells {
-            self.tell(work, tell, at_ms)?;
-        }
-        Ok(())
-    }
-
-    /// The session's row as it will be; `unknown` makes one of a session that is not on record.
-    fn record<'w>(
-        &self,
-        work: &'w mut Work,
-        id: SessionId,
-        unknown: impl FnOnce() -> Option<Record>,
-    ) -> Option<&'w mut Record> {
-        if let Some(index) = work.index.get(&id) {
-            return work.records.get_mut(*index);
-        }
-        let record = self.live.get(&id).cloned().or_else(unknown)?;
-        work.index.insert(id, work.records.len());
-        work.records.push(record);
-        work.records.last_mut()
-    }
-
-    fn attempt(&self, work: &mut Work, attempt: &Attempt, at_ms: u64) -> rusqlite::Result<()> {
-        self.pass(Point::Statement)?;
-        let id = self.file.next_attempt + work.attempts;
-        work.attempts += 1;
-        work.rows += 1;
-        let (protocol, kind) = (attempt.protocol.as_str(), attempt.kind.map(Kind::as_str));
-        let remote = attempt.remote.ip().to_canonical().to_string();
-        let reason = attempt.reason.reason.as_str();
-        let detail = Some(attempt.reason.detail).filter(|detail| !detail.is_empty());
-        let text = |text: Option<&'static str>| text.map_or(ValueRef::Null, |text| ValueRef::Text(text.as_bytes()));
-        let crc = row::checksum(&[
-            ValueRef::Integer(id),
-            ValueRef::Integer(int(at_ms)),
-            ValueRef::Text(protocol.as_bytes()),
-            text(kind),
-            ValueRef::Text(remote.as_bytes()),
-            ValueRef::Text(reason.as_bytes()),
-            text(detail),
-        ]);
-        let sql = "INSERT INTO attempt (id, at_ms, protocol, kind, remote_ip, reason, detail, crc) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-        let mut statement = self.file.connection.prepare_cached(sql)?;
-        statement.execute(params![id, int(at_ms), protocol, kind, remote, reason, detail, crc])?;
-        Ok(())
-    }
-
-    fn tell(&mut self, work: &mut Work, tell: &Tell, at_ms: u64) -> rusqlite::Result<()> {
-        self.pass(Point::Statement)?;
-        let connection = &self.file.connection;
-        let id = *self.next_id;
-        if !insert_tell(connection, id, tell, at_ms)? {
-            return Ok(());
-        }
-        *self.next_id += 1;
-        work.rows += 1;
-        work.spooled.push((Arc::clone(&tell.sink), tell.body.len() as u64));
-        if let (Weight::Update, Some(session)) = (tell.weight, tell.session) {
-            let subject = (Arc::clone(&tell.sink), session);
-            let here = work.updates.iter().rev().find(|(other, _)| *other == subject).map(|(_, id)| *id);
-            let before = here
-                .or_else(|| self.updates.get(&subject).filter(|(file, _)| *file == self.file.key).map(|(_, id)| *id));
-            if let Some(before) = before
-                && let Some(bytes) = delete(connection, before, &tell.sink)?
-            {
-                work.replaced.push((Arc::clone(&tell.sink), bytes));
-            }
-            work.updates.push((subject, id));
-        }
-        Ok(())
-    }
-
-    fn pass(&self, point: Point) -> rusqlite::Result<()> {
-        pass(self.obstacle, point, self.file.key)
-    }
-}
-
-/// Lets a test have its way.
-pub fn pass(obstacle: Option<&Obstacle>, point: Point, key: FileKey) -> rusqlite::Result<()> {
-    obstacle.map_or(Ok(()), |obstacle| obstacle(point, key))
-}
-
-/// Puts a row into the outbox; false when the same sink was to be told of the same event already.
-pub fn insert_tell(connection: &Connection, id: i64, tell: &Tell, at_ms: u64) -> rusqlite::Result<bool> {
-    let session = tell.session.map(id_bytes);
-    let crc = row::checksum(&[
-        ValueRef::Integer(id),
-        ValueRef::Text(tell.sink.as_bytes()),
-        ValueRef::Text(tell.event_id.as_bytes()),
-        session.as_ref().map_or(ValueRef::Null, |session| ValueRef::Blob(session)),
-        ValueRef::Integer(tell.weight.rank().into()),
-        ValueRef::Integer(int(at_ms)),
-        ValueRef::Blob(&tell.body),
-    ]);
-    let sql = "INSERT INTO outbox (id, sink, event_id, session, weight, at_ms, body, crc) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (sink, event_id) DO NOTHING";
-    let session = session.as_ref().map(|session| &session[..]);
-    let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.execute(params![
-        id,
-        &*tell.sink,
-        tell.event_id,
-        session,
-        tell.weight.rank(),
-        int(at_ms),
-        &tell.body[..],
-        crc
-    ])?;
-    Ok(rows == 1)
-}
-
-/// Takes a row out of the outbox; the bytes of its body if it was there.
-fn delete(connection: &Connection, id: i64, sink: &str) -> rusqlite::Result<Option<u64>> {
-    let sql = "DELETE FROM outbox WHERE id = ?1 AND sink = ?2 RETURNING LENGTH(body)";
-    let found: Option<i64> =
-        connection.prepare_cached(sql)?.query_row(params![id, sink], |row| row.get(0)).optional()?;
-    Ok(found.map(|bytes| u64::try_from(bytes).unwrap_or(0)))
-}
-
-/// Takes the oldest rows of one weight out of the outbox; the bytes of each body.
-fn trim_file(file: &DayFile, sink: &str, weight: Weight) -> rusqlite::Result<Vec<u64>> {
-    // The second condition on the weight is what lets SQLite use the index of what may leave.
-    let sql = "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE sink = ?1 AND weight = ?2 AND weight < 2 \
-               ORDER BY id LIMIT ?3) RETURNING LENGTH(body)";
-    let mut statement = file.connection.prepare_cached(sql)?;
-    let rows = statement.query_map(params![sink, weight.rank(), TRIMMED], |row| row.get::<_, i64>(0))?;
-    rows.map(|bytes| Ok(u64::try_from(bytes?).unwrap_or(0))).collect()
-}
-
-/// Copies what can be read of an outbox in its order, under new names; how many rows that was.
-pub fn copy_outbox(from: &Connection, to: &Connection, next_id: &mut i64) -> rusqlite::Result<u64> {
-    let mut copied = 0;
-    let sql = "SELECT sink, event_id, session, weight, at_ms, body FROM outbox ORDER BY id";
-    let Ok(mut statement) = from.prepare(sql) else { return Ok(0) };
-    let Ok(mut rows) = statement.query([]) else { return Ok(0) };
-    // An error here is the old file's, which is why there is a new one.
-    while let Ok(Some(row)) = rows.next() {
-        let Some((tell, at_ms)) = tell_of(row) else { continue };
-        if insert_tell(to, *next_id, &tell, at_ms)? {
-            *next_id += 1;
-            copied += 1;
-        }
-    }
-    Ok(copied)
-}
-
-fn tell_of(row: &rusqlite::Row<'_>) -> Option<(Tell, u64)> {
-    let session = row.get_ref(2).ok()?.as_blob_or_null().ok()?.and_then(row::session_id);
-    let tell = Tell {
-        sink: row.get::<_, String>(0).ok()?.into(),
-        event_id: row.get(1).ok()?,
-        weight: Weight::from_rank(row.get(3).ok()?),
-        session,
-        body: row.get::<_, Vec<u8>>(5).ok()?.into(),
-    };
-    Some((tell, u64::try_from(row.get::<_, i64>(4).ok()?).unwrap_or(0)))
 }
