@@ -6,8 +6,8 @@
 //! of anything above [`Ledger::committed`].
 //!
 //! `queue` says what waits and what may be lost, `writer` commits it, one `transaction` for each file, `store` knows the
-//! files, `row` a session's row, `tells` the rows of an outbox, which `outbox` reads for sinks, `retention` removes old
-//! days, and [`verify`] looks for damage.
+//! files, `row` a session's row, `tells` the rows of an outbox, which `outbox` reads for sinks, `recover` closes what
+//! a crash left open, `retention` removes old days, and [`verify`] looks for damage.
 
 mod day;
 mod entry;
@@ -16,6 +16,7 @@ pub mod history;
 mod open;
 mod outbox;
 mod queue;
+mod recover;
 mod retention;
 mod row;
 mod settings;
@@ -29,7 +30,8 @@ mod writer;
 pub use day::{Day, FileKey};
 pub use entry::{Entry, OutboxRow, StoredBan, Tell, Total};
 pub use handle::Ledger;
-pub use open::{Encode, Opened, Recovered, Totals, open};
+pub use open::{Opened, open};
+pub use recover::{Encode, Recovered, Totals};
 pub use retention::vacuum;
 pub use settings::{OnFull, Settings};
 pub use status::{Dropped, Health, Status};

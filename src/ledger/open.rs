@@ -1,4 +1,4 @@
-//! The start: opens what is there, looks for damage, and closes what a crash left open.
+//! The start: opens what is there and looks for damage, so that what a crash left open can be closed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -7,21 +7,20 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::admission::Whom;
 use crate::ledger::outbox::Reader;
 use crate::ledger::queue::Queue;
-use crate::ledger::row::{Clock, Record, SELECT_ONE, SELECT_OPEN, int, read_open, session_id};
-use crate::ledger::store::{self, DayFile, Store, Trouble, add, put_aside};
-use crate::ledger::tells::{copy_outbox, insert_tell};
-use crate::ledger::transaction::pass;
+use crate::ledger::recover::Recovery;
+use crate::ledger::row::{Clock, int};
+use crate::ledger::store::{self, Store, Trouble, add, put_aside};
 use crate::ledger::writer::{Ending, Writer, rest_after};
 use crate::ledger::{
-    Day, FileError, FileKey, Files, Health, Ledger, Obstacle, Point, Settings, StoredBan, Tell, Total, retention,
+    Day, Encode, FileError, FileKey, Files, Health, Ledger, Recovered, Settings, StoredBan, Tell, Totals, retention,
 };
-use crate::names::{Kind, Name, StreamKey};
-use crate::session::{Change, CloseReason, Reason, What};
+use crate::names::{Name, StreamKey};
+use crate::session::Change;
 use crate::stdx::clock::WallAnchor;
 
 /// Opens the ledger of a folder, which is made if it is not there, and keeps other servers out of it. A file that cannot
@@ -99,11 +98,7 @@ pub fn open(settings: &Settings, wall: WallAnchor, now: Instant) -> Result<Opene
         store,
         settings: settings.clone(),
         wall,
-        clock: Clock::new(&wall, now),
-        totals,
-        findings,
-        damaged,
-        void,
+        recovery: Recovery::new(Clock::new(&wall, now), totals, findings, damaged, void),
     })
 }
 
@@ -112,39 +107,11 @@ pub struct Opened {
     store: Store,
     settings: Settings,
     wall: WallAnchor,
-    clock: Clock,
-    totals: BTreeMap<(String, String), Total>,
-    findings: Vec<String>,
-    /// Files that may only be read.
-    damaged: BTreeSet<FileKey>,
-    /// Files that were given up, with those that took their places.
-    void: Vec<(FileKey, FileKey)>,
+    recovery: Recovery,
 }
-
-/// What a start found of a life that did not end well.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Recovered {
-    /// Sessions closed as `server_crash`.
-    pub sessions: u64,
-    /// Of those, the ones that had started.
-    pub started: u64,
-    /// Sessions whose rows are damaged; they stay as they are.
-    pub damaged: u64,
-    /// How long it took.
-    pub took: Duration,
-}
-
-/// Says what each sink must be told of the end of a session, on the ledger's thread.
-pub type Encode = Box<dyn FnMut(&Change) -> Vec<Tell> + Send>;
-
-/// Sums of finished sessions that had started, per collector and kind.
-pub type Totals = BTreeMap<(String, Kind), Total>;
 
 /// How long the start looks for damage, in all files together.
 const CHECK_PATIENCE: Duration = Duration::from_millis(500);
-/// Sessions that are closed in one transaction.
-const CLOSED_AT_ONCE: i64 = 4_000;
-
 impl Opened {
     /// Closes what was running as `server_crash`, with the counters and at the time of its last checkpoint. `encode` says
     /// what each sink must be told of that end, and both are committed together; it may be cut short and done again.
@@ -153,38 +120,13 @@ impl Opened {
     /// When a file cannot be written for lack of room; nothing is lost by trying again, and
     /// [`start_recovering`](Self::start_recovering) does.
     pub fn recover(&mut self, encode: &mut dyn FnMut(&Change) -> Vec<Tell>) -> Result<Recovered, FileError> {
-        let began = Instant::now();
-        let mut recovered = Recovered::default();
-        while let Some((old, new)) = self.void.first().copied() {
-            self.clear(old, new)?;
-            self.void.remove(0);
-        }
-        let keys: Vec<FileKey> = self.store.open.keys().copied().collect();
-        for key in keys {
-            let mut result = Ok(());
-            if !self.damaged.contains(&key) {
-                result = self.close_in(key, encode, &mut recovered);
-            }
-            match result {
-                Err(error) if error.trouble() == Trouble::Suspect => {
-                    self.findings.push(format!("{error}; what follows goes into another file"));
-                    self.damaged.insert(key);
-                }
-                other => other?,
-            }
-            if self.damaged.contains(&key) {
-                self.replace(key, encode, &mut recovered)?;
-            }
-        }
-        self.store.publish();
-        recovered.took = began.elapsed();
-        Ok(recovered)
+        self.recovery.run(&mut self.store, encode)
     }
 
     /// What was found that the operator should know: files that cannot be read, rows that are damaged.
     #[must_use]
     pub fn findings(&self) -> &[String] {
-        &self.findings
+        self.recovery.findings()
     }
 
     /// The bans that are still in force.
@@ -196,11 +138,7 @@ impl Opened {
     /// The sums over all files, removed ones included. To be asked after [`recover`](Self::recover).
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let known = self.totals.iter().filter_map(|((collector, name), total)| {
-            let kind = store::kind(name)?;
-            Some(((collector.clone(), kind), *total))
-        });
-        known.collect()
+        self.recovery.totals()
     }
 
     /// Forgets what was to be told to sinks that are not configured any more; how many rows that was. What waits for a
@@ -313,140 +251,8 @@ impl Opened {
         }
     }
 
-    /// Closes the open sessions of one file, some at a time.
-    fn close_in(
-        &mut self,
-        key: FileKey,
-        encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
-        recovered: &mut Recovered,
-    ) -> Result<(), FileError> {
-        let path = key.path(&self.store.directory);
-        let database = |error| FileError::Database { path: path.clone(), error };
-        let mut after = [0_u8; 16];
-        loop {
-            let Some(file) = self.store.open.get_mut(&key) else { return Ok(()) };
-            let found = open_sessions(&file.connection, key, &mut after, &self.clock).map_err(database)?;
-            file.at_start(!found.is_empty()).map_err(database)?;
-            if found.is_empty() {
-                return Ok(());
-            }
-            let next_id = &mut self.store.next_outbox_id;
-            let obstacle = self.store.obstacle.as_ref();
-            let closed = close(file, found, &self.clock, next_id, obstacle, encode).map_err(database)?;
-            self.take(key, closed, recovered);
-        }
-    }
-
-    fn take(&mut self, key: FileKey, closed: ClosedSessions, recovered: &mut Recovered) {
-        recovered.sessions += closed.sessions;
-        recovered.started += closed.started;
-        recovered.damaged += closed.damaged.len() as u64;
-        let name = key.file_name();
-        self.findings.extend(closed.damaged.into_iter().map(|what| format!("{name}: {what}")));
-        for ((collector, kind), more) in &closed.totals {
-            add(self.totals.entry((collector.clone(), kind.clone())).or_default(), *more);
-        }
-        if let Some(file) = self.store.open.get_mut(&closed.file.unwrap_or(key)) {
-            file.outbox_rows += closed.tells;
-            for (sum, more) in closed.totals {
-                add(file.totals.entry(sum).or_default(), more);
-            }
-        }
-    }
-
-    /// A damaged file is not written to. What runs in it and waits in it moves to a new file of its day, as far as it
-    /// can be read.
-    fn replace(
-        &mut self,
-        key: FileKey,
-        encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
-        recovered: &mut Recovered,
-    ) -> Result<(), FileError> {
-        let newest = self.store.shared.list().into_iter().filter(|other| other.day == key.day).max().unwrap_or(key);
-        if newest != key {
-            // It was replaced in an earlier life.
-            self.store.abandon(key);
-            return Ok(());
-        }
-        let to = FileKey { generation: key.generation.saturating_add(1), ..key };
-        let path = to.path(&self.store.directory);
-        self.store.file(to)?;
-        let (Some(old), Some(new)) = (self.store.open.get(&key), self.store.open.get(&to)) else { return Ok(()) };
-        let mut sessions = readable_sessions(&old.connection, to, &self.clock);
-        for session in sessions.iter_mut().flatten() {
-            session.is_written = false;
-        }
-        let next_id = &mut self.store.next_outbox_id;
-        let obstacle = self.store.obstacle.as_ref();
-        let fill = || -> rusqlite::Result<(ClosedSessions, u64)> {
-            new.connection.execute_batch("BEGIN IMMEDIATE")?;
-            let copied = copy_outbox(&old.connection, &new.connection, next_id)?;
-            new.connection.execute("INSERT INTO took_over (generation) VALUES (?1)", [key.generation])?;
-            Ok((close(new, sessions, &self.clock, next_id, obstacle, encode)?, copied))
-        };
-        let (mut closed, copied) = match fill() {
-            Ok(filled) => filled,
-            Err(error) => {
-                // It holds nothing, and must not be taken for the one that took the other's place.
-                self.store.abandon(to);
-                let _ = store::remove(&path);
-                return Err(FileError::Database { path, error });
-            }
-        };
-        closed.file = Some(to);
-        if let Some(new) = self.store.open.get_mut(&to) {
-            new.outbox_rows = copied;
-        }
-        self.take(key, closed, recovered);
-        self.store.abandon(key);
-        Ok(())
-    }
-
-    /// Takes out of a file that was given up what the one that took its place says better.
-    fn clear(&mut self, old: FileKey, new: FileKey) -> Result<(), FileError> {
-        let path = new.path(&self.store.directory);
-        let before = match self.store.open.get(&old) {
-            Some(file) if !self.damaged.contains(&old) => {
-                let before = file.totals.clone();
-                let mine = self.store.open.get(&new);
-                match mine.map_or(Ok(BTreeMap::new()), |mine| clear(file, &mine.connection)) {
-                    Ok(after) => Some((before, after)),
-                    Err(error) if Trouble::of(&error) == Trouble::Later => {
-                        return Err(FileError::Database { path: old.path(&self.store.directory), error });
-                    }
-                    Err(error) => {
-                        self.findings.push(format!("{}: {error}", old.file_name()));
-                        self.damaged.insert(old);
-                        None
-                    }
-                }
-            }
-            _ => None,
-        };
-        let Some((before, after)) = before else {
-            // It stays as it is, and what the new file says counts.
-            self.store.abandon(old);
-            return Ok(());
-        };
-        for (sum, was) in before {
-            let is = after.get(&sum).copied().unwrap_or_default();
-            if let Some(total) = self.totals.get_mut(&sum) {
-                total.sessions = (total.sessions + is.sessions).saturating_sub(was.sessions);
-                total.rx_bytes = (total.rx_bytes + is.rx_bytes).saturating_sub(was.rx_bytes);
-                total.tx_bytes = (total.tx_bytes + is.tx_bytes).saturating_sub(was.tx_bytes);
-            }
-        }
-        if let Some(file) = self.store.open.get_mut(&old) {
-            file.outbox_rows = 0;
-            file.totals = after;
-        }
-        let file = self.store.open.get(&new);
-        let done = file.map_or(Ok(0), |file| file.connection.execute("DELETE FROM took_over", []));
-        done.map(drop).map_err(|error| FileError::Database { path, error })
-    }
-
     fn read_bans(&self) -> rusqlite::Result<Vec<StoredBan>> {
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.recovery.clock().now_ms();
         let sql = "SELECT address, kind, vhost, app, stream, until_ms FROM ban WHERE until_ms > ?1";
         let mut statement = self.store.state.prepare(sql)?;
         let mut rows = statement.query([int(now_ms)])?;
@@ -471,155 +277,6 @@ fn whom(address: &str, kind: &str, [vhost, app, stream]: [String; 3]) -> Option<
         Some(StreamKey::new(&vhost, &app, &stream))
     };
     Some(Whom { address, kind, key })
-}
-
-/// What one transaction closed.
-#[derive(Default)]
-struct ClosedSessions {
-    file: Option<FileKey>,
-    sessions: u64,
-    started: u64,
-    tells: u64,
-    damaged: Vec<String>,
-    totals: BTreeMap<(String, String), Total>,
-}
-
-/// The next open sessions behind `after`, which moves on.
-fn open_sessions(
-    connection: &Connection,
-    key: FileKey,
-    after: &mut [u8; 16],
-    clock: &Clock,
-) -> rusqlite::Result<Vec<Result<Record, String>>> {
-    let mut statement = connection.prepare_cached(SELECT_OPEN)?;
-    let mut rows = statement.query(params![&after[..], CLOSED_AT_ONCE])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        if let Ok(id) = row.get_ref(0)?.as_blob()
-            && let Ok(id) = <[u8; 16]>::try_from(id)
-        {
-            *after = id;
-        } else {
-            // Behind an id that is none there is no way on by ids.
-            found.push(Err("a session without an id".to_owned()));
-            *after = [0xff; 16];
-            break;
-        }
-        found.push(read_open(row, key, clock)?.map_err(|damaged| damaged.what));
-    }
-    Ok(found)
-}
-
-/// The open sessions of a damaged file, as far as they can be read: each is looked up by itself, so that one that cannot
-/// be read does not hide the others.
-fn readable_sessions(connection: &Connection, key: FileKey, clock: &Clock) -> Vec<Result<Record, String>> {
-    let mut found = Vec::new();
-    let Ok(mut ids) = connection.prepare("SELECT id FROM session WHERE closed_ms IS NULL ORDER BY id") else {
-        return found;
-    };
-    let Ok(mut ids) = ids.query([]) else { return found };
-    while let Ok(Some(row)) = ids.next() {
-        let Ok(id) = row.get::<_, Vec<u8>>(0) else { continue };
-        let read = || -> rusqlite::Result<_> {
-            let mut statement = connection.prepare_cached(SELECT_ONE)?;
-            statement.query_row([&id], |row| read_open(row, key, clock))
-        };
-        found.push(match read() {
-            Ok(read) => read.map_err(|damaged| damaged.what),
-            Err(error) => {
-                let name = session_id(&id).map_or_else(|| format!("{id:02x?}"), |id| id.to_string());
-                Err(format!("session {name}: {error}"))
-            }
-        });
-    }
-    found
-}
-
-/// Closes sessions in one transaction, which may have begun already.
-fn close(
-    file: &DayFile,
-    found: Vec<Result<Record, String>>,
-    clock: &Clock,
-    next_id: &mut i64,
-    obstacle: Option<&Obstacle>,
-    encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
-) -> rusqlite::Result<ClosedSessions> {
-    let connection = &file.connection;
-    let mut closed = ClosedSessions::default();
-    let run = || -> rusqlite::Result<()> {
-        if connection.is_autocommit() {
-            connection.execute_batch("BEGIN IMMEDIATE")?;
-        }
-        for record in found {
-            let mut record = match record {
-                Ok(record) => record,
-                Err(damaged) => {
-                    closed.damaged.push(damaged);
-                    continue;
-                }
-            };
-            let at_ms = record.updated_ms;
-            let change = Change {
-                facts: Arc::clone(&record.facts),
-                seq: record.seq.saturating_add(1),
-                at: clock.instant(at_ms),
-                what: What::Closed(CloseReason::new(Reason::ServerCrash), record.counters),
-            };
-            record.apply(&change, at_ms, true);
-            record.write(connection)?;
-            for tell in encode(&change) {
-                if insert_tell(connection, *next_id, &tell, at_ms)? {
-                    *next_id += 1;
-                    closed.tells += 1;
-                }
-            }
-            closed.sessions += 1;
-            if record.started_ms.is_some() {
-                closed.started += 1;
-                let total =
-                    Total { sessions: 1, rx_bytes: record.counters.rx_bytes, tx_bytes: record.counters.tx_bytes };
-                let key = (record.facts.protocol.collector().to_owned(), record.facts.kind.as_str().to_owned());
-                add(closed.totals.entry(key).or_default(), total);
-            }
-        }
-        for ((collector, kind), more) in &closed.totals {
-            let mut sum = file.totals.get(&(collector.clone(), kind.clone())).copied().unwrap_or_default();
-            add(&mut sum, *more);
-            file.write_total(collector, kind, sum)?;
-        }
-        pass(obstacle, Point::Commit, file.key)?;
-        connection.execute_batch("COMMIT")
-    };
-    let result = run();
-    if result.is_err() && !connection.is_autocommit() {
-        let _ = connection.execute_batch("ROLLBACK");
-    }
-    result.map(|()| closed)
-}
-
-/// Removes from `old` what `new` has as well, and says what the sums are then.
-fn clear(old: &DayFile, new: &Connection) -> rusqlite::Result<BTreeMap<(String, String), Total>> {
-    let connection = &old.connection;
-    let run = || -> rusqlite::Result<BTreeMap<(String, String), Total>> {
-        connection.execute_batch("BEGIN IMMEDIATE; DELETE FROM outbox; DELETE FROM total")?;
-        let mut remove = connection.prepare("DELETE FROM session WHERE id = ?1")?;
-        let mut ids = new.prepare("SELECT id FROM session")?;
-        let mut ids = ids.query([])?;
-        while let Some(row) = ids.next()? {
-            remove.execute([row.get_ref(0)?.as_blob().unwrap_or_default()])?;
-        }
-        let sums = store::add_up(connection)?;
-        for ((collector, kind), total) in &sums {
-            old.write_total(collector, kind, *total)?;
-        }
-        connection.execute_batch("COMMIT")?;
-        Ok(sums)
-    };
-    let result = run();
-    if result.is_err() && !connection.is_autocommit() {
-        let _ = connection.execute_batch("ROLLBACK");
-    }
-    result
 }
 
 /// What a look for damage found.

@@ -1,0 +1,451 @@
+//! The end of a life that did not end well: what it left open is closed as `server_crash`, some sessions in each
+//! transaction, so that it may be cut short at any moment and gone on with.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, params};
+
+use crate::ledger::row::{Clock, Record, SELECT_ONE, SELECT_OPEN, read_open, session_id};
+use crate::ledger::store::{self, DayFile, FileError, Obstacle, Point, Store, Trouble, add};
+use crate::ledger::tells::{copy_outbox, insert_tell};
+use crate::ledger::transaction::pass;
+use crate::ledger::{FileKey, Tell, Total};
+use crate::names::Kind;
+use crate::session::{Change, CloseReason, Reason, What};
+
+/// What is still to be closed, and what was found on the way.
+pub struct Recovery {
+    clock: Clock,
+    /// Sums of what earlier lives finished, over all files.
+    totals: BTreeMap<(String, String), Total>,
+    findings: Vec<String>,
+    /// Files that may only be read, and are to be replaced.
+    damaged: BTreeSet<FileKey>,
+    /// Files that were given up, with those that took their places.
+    void: Vec<(FileKey, FileKey)>,
+    /// The files that are still to be looked through, once the others are out of the way.
+    left: Option<VecDeque<FileKey>>,
+    /// How far the first of them is done.
+    after: [u8; 16],
+}
+
+/// What a start found of a life that did not end well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Sessions closed as `server_crash`.
+    pub sessions: u64,
+    /// Of those, the ones that had started.
+    pub started: u64,
+    /// Sessions whose rows are damaged; they stay as they are.
+    pub damaged: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Says what each sink must be told of the end of a session, on the ledger's thread.
+pub type Encode = Box<dyn FnMut(&Change) -> Vec<Tell> + Send>;
+
+/// Sums of finished sessions that had started, per collector and kind.
+pub type Totals = BTreeMap<(String, Kind), Total>;
+
+/// Where a recovery is after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// There is more to do.
+    More,
+    /// Everything is closed.
+    Done,
+    /// This file may not be written any more.
+    GivenUp(FileKey),
+}
+
+/// Sessions that are closed in one transaction.
+const CLOSED_AT_ONCE: u32 = 4_000;
+
+impl Recovery {
+    /// Of files that were opened and checked.
+    pub fn new(
+        clock: Clock,
+        totals: BTreeMap<(String, String), Total>,
+        findings: Vec<String>,
+        damaged: BTreeSet<FileKey>,
+        void: Vec<(FileKey, FileKey)>,
+    ) -> Self {
+        Self { clock, totals, findings, damaged, void, left: None, after: [0; 16] }
+    }
+
+    /// Does it all. `encode` says what each sink must be told of an end, and both are committed together.
+    pub fn run(
+        &mut self,
+        store: &mut Store,
+        encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
+    ) -> Result<Recovered, FileError> {
+        let began = Instant::now();
+        let mut recovered = Recovered::default();
+        loop {
+            match self.step(store, encode, &mut recovered)? {
+                Step::More => {}
+                Step::Done => break,
+                Step::GivenUp(key) => {
+                    self.damaged.insert(key);
+                }
+            }
+        }
+        store.publish();
+        recovered.took = began.elapsed();
+        Ok(recovered)
+    }
+
+    /// What was found that the operator should know.
+    pub fn findings(&self) -> &[String] {
+        &self.findings
+    }
+
+    /// When it began.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// What earlier lives finished, as far as this one has got.
+    pub fn totals(&self) -> Totals {
+        let known = self.totals.iter().filter_map(|((collector, name), total)| {
+            let kind = store::kind(name)?;
+            Some(((collector.clone(), kind), *total))
+        });
+        known.collect()
+    }
+
+    /// The next transaction. A file is out of the way before any session is closed in another.
+    fn step(
+        &mut self,
+        store: &mut Store,
+        encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
+        recovered: &mut Recovered,
+    ) -> Result<Step, FileError> {
+        if let Some((old, new)) = self.void.first().copied() {
+            self.clear(store, old, new)?;
+            self.void.remove(0);
+            return Ok(Step::More);
+        }
+        if let Some(key) = self.damaged.first().copied() {
+            self.replace(store, key, encode, recovered)?;
+            self.damaged.remove(&key);
+            return Ok(Step::More);
+        }
+        let left = self.left.get_or_insert_with(|| store.open.keys().copied().collect());
+        let Some(key) = left.front().copied() else { return Ok(Step::Done) };
+        match self.close_some(store, key, encode, recovered) {
+            Ok(true) => {}
+            Ok(false) => self.next_file(),
+            Err(error) if error.trouble() == Trouble::Suspect => {
+                self.findings.push(format!("{error}; what follows goes into another file"));
+                self.next_file();
+                return Ok(Step::GivenUp(key));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(Step::More)
+    }
+
+    fn next_file(&mut self) {
+        self.left.as_mut().and_then(VecDeque::pop_front);
+        self.after = [0; 16];
+    }
+
+    /// Closes some of the open sessions of one file; false when those were the last.
+    fn close_some(
+        &mut self,
+        store: &mut Store,
+        key: FileKey,
+        encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
+        recovered: &mut Recovered,
+    ) -> Result<bool, FileError> {
+        let path = key.path(&store.directory);
+        let database = |error| FileError::Database { path: path.clone(), error };
+        let Some(file) = store.open.get(&key) else { return Ok(false) };
+        let mut after = self.after;
+        let found = open_sessions(&file.connection, key, &mut after, &self.clock).map_err(database)?;
+        let is_more = found.len() >= CLOSED_AT_ONCE as usize;
+        if !found.is_empty() {
+            file.at_start(true).map_err(database)?;
+            let next_id = &mut store.next_outbox_id;
+            let obstacle = store.obstacle.as_ref();
+            let closed = close(file, found, &self.clock, next_id, obstacle, encode).map_err(database)?;
+            self.take(store, key, key, closed, recovered);
+        }
+        if !is_more && let Some(file) = store.open.get(&key) {
+            file.at_start(false).map_err(database)?;
+        }
+        self.after = after;
+        Ok(is_more)
+    }
+
+    /// Takes down what was closed of `from` and is on record in `to`.
+    fn take(
+        &mut self,
+        store: &mut Store,
+        from: FileKey,
+        to: FileKey,
+        closed: ClosedSessions,
+        recovered: &mut Recovered,
+    ) {
+        recovered.sessions += closed.sessions;
+        recovered.started += closed.started;
+        recovered.damaged += closed.damaged.len() as u64;
+        let name = from.file_name();
+        self.findings.extend(closed.damaged.into_iter().map(|what| format!("{name}: {what}")));
+        let file = store.open.get_mut(&to);
+        let mut sums = file.map(|file| {
+            file.outbox_rows += closed.tells;
+            &mut file.totals
+        });
+        for ((collector, kind), more) in closed.totals {
+            let sum = (collector.to_owned(), kind.to_owned());
+            if let Some(sums) = &mut sums {
+                add(sums.entry(sum.clone()).or_default(), more);
+            }
+            add(self.totals.entry(sum).or_default(), more);
+        }
+    }
+
+    /// A damaged file is not written to. What runs in it and waits in it moves to a new file of its day, as far as it
+    /// can be read.
+    fn replace(
+        &mut self,
+        store: &mut Store,
+        key: FileKey,
+        encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
+        recovered: &mut Recovered,
+    ) -> Result<(), FileError> {
+        let newest = store.shared.list().into_iter().filter(|other| other.day == key.day).max().unwrap_or(key);
+        if newest != key {
+            // It was replaced in an earlier life.
+            store.abandon(key);
+            return Ok(());
+        }
+        let to = FileKey { generation: key.generation.saturating_add(1), ..key };
+        let path = to.path(&store.directory);
+        store.file(to)?;
+        let (Some(old), Some(new)) = (store.open.get(&key), store.open.get(&to)) else { return Ok(()) };
+        let mut sessions = readable_sessions(&old.connection, to, &self.clock);
+        for session in sessions.iter_mut().flatten() {
+            session.is_written = false;
+        }
+        let next_id = &mut store.next_outbox_id;
+        let obstacle = store.obstacle.as_ref();
+        let fill = || -> rusqlite::Result<(ClosedSessions, u64)> {
+            new.connection.execute_batch("BEGIN IMMEDIATE")?;
+            let copied = copy_outbox(&old.connection, &new.connection, next_id)?;
+            new.connection.execute("INSERT INTO took_over (generation) VALUES (?1)", [key.generation])?;
+            Ok((close(new, sessions, &self.clock, next_id, obstacle, encode)?, copied))
+        };
+        let (closed, copied) = match fill() {
+            Ok(filled) => filled,
+            Err(error) => {
+                // It holds nothing, and must not be taken for the one that took the other's place.
+                store.abandon(to);
+                let _ = store::remove(&path);
+                return Err(FileError::Database { path, error });
+            }
+        };
+        if let Some(new) = store.open.get_mut(&to) {
+            new.outbox_rows = copied;
+        }
+        self.take(store, key, to, closed, recovered);
+        store.abandon(key);
+        Ok(())
+    }
+
+    /// Takes out of a file that was given up what the one that took its place says better.
+    fn clear(&mut self, store: &mut Store, old: FileKey, new: FileKey) -> Result<(), FileError> {
+        let path = new.path(&store.directory);
+        let before = match store.open.get(&old) {
+            Some(file) if !self.damaged.contains(&old) => {
+                let before = file.totals.clone();
+                let mine = store.open.get(&new);
+                match mine.map_or(Ok(BTreeMap::new()), |mine| clear(file, &mine.connection)) {
+                    Ok(after) => Some((before, after)),
+                    Err(error) if Trouble::of(&error) == Trouble::Later => {
+                        return Err(FileError::Database { path: old.path(&store.directory), error });
+                    }
+                    Err(error) => {
+                        self.findings.push(format!("{}: {error}", old.file_name()));
+                        self.damaged.insert(old);
+                        None
+                    }
+                }
+            }
+            _ => None,
+        };
+        let Some((before, after)) = before else {
+            // It stays as it is, and what the new file says counts.
+            store.abandon(old);
+            return Ok(());
+        };
+        for (sum, was) in before {
+            let is = after.get(&sum).copied().unwrap_or_default();
+            if let Some(total) = self.totals.get_mut(&sum) {
+                total.sessions = (total.sessions + is.sessions).saturating_sub(was.sessions);
+                total.rx_bytes = (total.rx_bytes + is.rx_bytes).saturating_sub(was.rx_bytes);
+                total.tx_bytes = (total.tx_bytes + is.tx_bytes).saturating_sub(was.tx_bytes);
+            }
+        }
+        if let Some(file) = store.open.get_mut(&old) {
+            file.outbox_rows = 0;
+            file.totals = after;
+        }
+        let file = store.open.get(&new);
+        let done = file.map_or(Ok(0), |file| file.connection.execute("DELETE FROM took_over", []));
+        done.map(drop).map_err(|error| FileError::Database { path, error })
+    }
+}
+
+/// What one transaction closed.
+#[derive(Default)]
+struct ClosedSessions {
+    sessions: u64,
+    started: u64,
+    tells: u64,
+    damaged: Vec<String>,
+    totals: BTreeMap<(&'static str, &'static str), Total>,
+}
+
+/// The next open sessions behind `after`, which moves on.
+fn open_sessions(
+    connection: &Connection,
+    key: FileKey,
+    after: &mut [u8; 16],
+    clock: &Clock,
+) -> rusqlite::Result<Vec<Result<Record, String>>> {
+    let mut statement = connection.prepare_cached(SELECT_OPEN)?;
+    let mut rows = statement.query(params![&after[..], CLOSED_AT_ONCE])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        if let Ok(id) = row.get_ref(0)?.as_blob()
+            && let Ok(id) = <[u8; 16]>::try_from(id)
+        {
+            *after = id;
+        } else {
+            // Behind an id that is none there is no way on by ids.
+            found.push(Err("a session without an id".to_owned()));
+            *after = [0xff; 16];
+            break;
+        }
+        found.push(read_open(row, key, clock)?.map_err(|damaged| damaged.what));
+    }
+    Ok(found)
+}
+
+/// The open sessions of a damaged file, as far as they can be read: each is looked up by itself, so that one that cannot
+/// be read does not hide the others.
+fn readable_sessions(connection: &Connection, key: FileKey, clock: &Clock) -> Vec<Result<Record, String>> {
+    let mut found = Vec::new();
+    let Ok(mut ids) = connection.prepare("SELECT id FROM session WHERE closed_ms IS NULL ORDER BY id") else {
+        return found;
+    };
+    let Ok(mut ids) = ids.query([]) else { return found };
+    while let Ok(Some(row)) = ids.next() {
+        let Ok(id) = row.get::<_, Vec<u8>>(0) else { continue };
+        let read = || -> rusqlite::Result<_> {
+            let mut statement = connection.prepare_cached(SELECT_ONE)?;
+            statement.query_row([&id], |row| read_open(row, key, clock))
+        };
+        found.push(match read() {
+            Ok(read) => read.map_err(|damaged| damaged.what),
+            Err(error) => {
+                let name = session_id(&id).map_or_else(|| format!("{id:02x?}"), |id| id.to_string());
+                Err(format!("session {name}: {error}"))
+            }
+        });
+    }
+    found
+}
+
+/// Closes sessions in one transaction, which may have begun already.
+fn close(
+    file: &DayFile,
+    found: Vec<Result<Record, String>>,
+    clock: &Clock,
+    next_id: &mut i64,
+    obstacle: Option<&Obstacle>,
+    encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
+) -> rusqlite::Result<ClosedSessions> {
+    let connection = &file.connection;
+    let mut closed = ClosedSessions::default();
+    let run = || -> rusqlite::Result<()> {
+        if connection.is_autocommit() {
+            connection.execute_batch("BEGIN IMMEDIATE")?;
+        }
+        for record in found {
+            let mut record = match record {
+                Ok(record) => record,
+                Err(damaged) => {
+                    closed.damaged.push(damaged);
+                    continue;
+                }
+            };
+            let at_ms = record.updated_ms;
+            let change = Change {
+                facts: Arc::clone(&record.facts),
+                seq: record.seq.saturating_add(1),
+                at: clock.instant(at_ms),
+                what: What::Closed(CloseReason::new(Reason::ServerCrash), record.counters),
+            };
+            record.apply(&change, at_ms, true);
+            record.write(connection)?;
+            for tell in encode(&change) {
+                if insert_tell(connection, *next_id, &tell, at_ms)? {
+                    *next_id += 1;
+                    closed.tells += 1;
+                }
+            }
+            closed.sessions += 1;
+            if record.started_ms.is_some() {
+                closed.started += 1;
+                let total =
+                    Total { sessions: 1, rx_bytes: record.counters.rx_bytes, tx_bytes: record.counters.tx_bytes };
+                let key = (record.facts.protocol.collector(), record.facts.kind.as_str());
+                add(closed.totals.entry(key).or_default(), total);
+            }
+        }
+        for ((collector, kind), more) in &closed.totals {
+            let mut sum = file.totals.get(&((*collector).to_owned(), (*kind).to_owned())).copied().unwrap_or_default();
+            add(&mut sum, *more);
+            file.write_total(collector, kind, sum)?;
+        }
+        pass(obstacle, Point::Commit, file.key)?;
+        connection.execute_batch("COMMIT")
+    };
+    let result = run();
+    if result.is_err() && !connection.is_autocommit() {
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    result.map(|()| closed)
+}
+
+/// Removes from `old` what `new` has as well, and says what the sums are then.
+fn clear(old: &DayFile, new: &Connection) -> rusqlite::Result<BTreeMap<(String, String), Total>> {
+    let connection = &old.connection;
+    let run = || -> rusqlite::Result<BTreeMap<(String, String), Total>> {
+        connection.execute_batch("BEGIN IMMEDIATE; DELETE FROM outbox; DELETE FROM total")?;
+        let mut remove = connection.prepare("DELETE FROM session WHERE id = ?1")?;
+        let mut ids = new.prepare("SELECT id FROM session")?;
+        let mut ids = ids.query([])?;
+        while let Some(row) = ids.next()? {
+            remove.execute([row.get_ref(0)?.as_blob().unwrap_or_default()])?;
+        }
+        let sums = store::add_up(connection)?;
+        for ((collector, kind), total) in &sums {
+            old.write_total(collector, kind, *total)?;
+        }
+        connection.execute_batch("COMMIT")?;
+        Ok(sums)
+    };
+    let result = run();
+    if result.is_err() && !connection.is_autocommit() {
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    result
+}
