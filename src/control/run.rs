@@ -16,11 +16,10 @@ use crate::control::model::Model;
 use crate::control::questions::{self, Questions, ToAsk, Ways};
 use crate::control::registry::{Action, OrderIds, Registry};
 use crate::control::reloads::Reloads;
-use crate::control::view::Totals;
 use crate::control::{COMMANDS_MAX, Command, Ending, Handle, Mailbox, Settings, Shared, View};
 use crate::event::{Bus, Event, ServerEvent, ServerWhat, Sink};
 use crate::hook::{Asks, Endpoint, Question};
-use crate::ledger::{Health, Ledger, StoredBan};
+use crate::ledger::{self, Health, Ledger, StoredBan};
 use crate::names::ShardId;
 use crate::session::{CloseReason, Reason, What};
 use crate::shard::mail::{ToControl, ToShard};
@@ -60,8 +59,8 @@ pub struct Outside {
     pub endpoints: Vec<Endpoint>,
     /// Who must not come back yet, from an earlier life; the shards know them already.
     pub bans: Bans,
-    /// What earlier lives finished, by collector.
-    pub totals: Vec<(String, Totals)>,
+    /// What earlier lives finished.
+    pub totals: ledger::Totals,
 }
 
 #[cfg(test)]
@@ -81,7 +80,7 @@ impl Outside {
             sinks: Vec::new(),
             endpoints: Vec::new(),
             bans: Bans::default(),
-            totals: Vec::new(),
+            totals: ledger::Totals::new(),
         }
     }
 }
@@ -109,6 +108,8 @@ pub struct Control {
     wall: WallAnchor,
     /// Records reach the disk.
     is_recorded: bool,
+    /// What of earlier lives is in the sums.
+    carried: Arc<ledger::Totals>,
     /// Newcomers are refused, because nothing can be recorded of them.
     refuses_unrecorded: bool,
     /// Events happened in this turn.
@@ -170,9 +171,8 @@ pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
     let settings = &setup.control;
     let mut view = View::new(setup.wall, setup.started_at, setup.shards);
     view.bans = outside.bans;
-    for (name, totals) in outside.totals {
-        view.carry_over(&name, totals);
-    }
+    let carried = Arc::new(outside.totals);
+    view.carry_over(&ledger::Totals::new(), &carried);
     let shared = Arc::new(Shared {
         view: Mutex::new(view),
         bus: Mutex::new(Bus::new(settings.events_kept)),
@@ -203,6 +203,7 @@ pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
         load: LoadDesk::new(setup.started_at, Box::new(|_| Usage::default())),
         wall: setup.wall,
         is_recorded: true,
+        carried,
         refuses_unrecorded: false,
         happened: false,
         last_call: None,
@@ -505,6 +506,13 @@ impl Control {
             for shard in shards {
                 outbox.send(mailbox, shard, ToShard::Recorded(!status.refuse_new));
             }
+        }
+        // The ledger may still be at work on what a crash left open.
+        if let Some(earlier) = status.earlier
+            && !Arc::ptr_eq(&earlier, &self.carried)
+        {
+            self.shared.view().carry_over(&self.carried, &earlier);
+            self.carried = earlier;
         }
         let is_ok = status.health == Health::Ok;
         if std::mem::replace(&mut self.is_recorded, is_ok) != is_ok {

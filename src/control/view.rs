@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::admission::load::Pressure;
 use crate::admission::{Bans, Counts, Load};
 use crate::control::Filter;
+use crate::ledger;
 use crate::names::{Kind, Protocol, SessionId, ShardId, StreamKey};
 use crate::session::{CloseReason, Counters, Facts, State};
 use crate::shard::mail::ShardLoad;
@@ -210,15 +211,18 @@ impl View {
         self.config_generation
     }
 
-    /// Adds what earlier lives of the server finished: sums go on where they were. By whom is in the ledger's history,
-    /// and here among the rest.
-    pub fn carry_over(&mut self, collector: &str, totals: Totals) {
-        // A collector of a protocol that this version does not have is nobody's.
-        if let Some((_, collector)) = self.collectors.iter_mut().find(|(name, _)| **name == collector) {
+    /// Takes in what earlier lives of the server finished, of which `was` is in the sums already: they go on where they
+    /// were. By whom is in the ledger's history, and here among the rest.
+    pub fn carry_over(&mut self, was: &ledger::Totals, is: &ledger::Totals) {
+        for (key, is) in is {
+            let was = was.get(key).copied().unwrap_or_default();
+            // A collector of a protocol that this version does not have is nobody's.
+            let collector = self.collectors.iter_mut().find(|(name, _)| **name == key.0);
+            let Some((_, collector)) = collector else { continue };
             for sum in [&mut collector.finished, &mut collector.history_other] {
-                sum.sessions += totals.sessions;
-                sum.rx_bytes += totals.rx_bytes;
-                sum.tx_bytes += totals.tx_bytes;
+                sum.sessions = sum.sessions.saturating_add(is.sessions).saturating_sub(was.sessions);
+                sum.rx_bytes = sum.rx_bytes.saturating_add(is.rx_bytes).saturating_sub(was.rx_bytes);
+                sum.tx_bytes = sum.tx_bytes.saturating_add(is.tx_bytes).saturating_sub(was.tx_bytes);
             }
         }
     }

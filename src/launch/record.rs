@@ -8,13 +8,12 @@ use crate::admission::{Ban, Bans, Desk, Gate, HookRule};
 use crate::config::Config;
 use crate::control::journal;
 use crate::control::spool::LedgerSpool;
-use crate::control::view::Totals;
 use crate::event::{Event, Sink};
 use crate::hook::settings::{Ask, OnFailure};
 use crate::hook::webhook::Webhook;
 use crate::hook::{Asks, Endpoint};
 use crate::launch::StartError;
-use crate::ledger::{self, Ledger, Total};
+use crate::ledger::{self, Ledger};
 use crate::session::Change;
 use crate::stdx::clock::WallAnchor;
 
@@ -49,7 +48,7 @@ pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result
     }
 
     let make_sinks = || self::sinks(config, &node, &start);
-    let mut kept = Kept { bans: Bans::new(config.admission.bans_max), totals: Vec::new() };
+    let mut kept = Kept { bans: Bans::new(config.admission.bans_max), totals: ledger::Totals::new() };
     let ledger = open_ledger(config, wall, now, &make_sinks, &mut kept)?;
     let Kept { bans, totals } = kept;
     let tellers = match &ledger {
@@ -80,8 +79,8 @@ fn sinks(config: &Config, node: &str, start: &str) -> Result<Vec<Sink>, StartErr
 /// What an earlier life left in force.
 struct Kept {
     bans: Bans,
-    /// What it finished, by collector.
-    totals: Vec<(String, Totals)>,
+    /// What it finished.
+    totals: ledger::Totals,
 }
 
 fn open_ledger(
@@ -100,7 +99,8 @@ fn open_ledger(
     };
     let mut opened = ledger::open(&config.ledger, wall, now).map_err(failed)?;
     let sinks = make_sinks()?;
-    let recovered = opened.recover(&mut |change| {
+    let names: Vec<_> = sinks.iter().map(|sink| Arc::clone(&sink.name)).collect();
+    let mut tells = move |change: &Change| {
         tracing::info!(
             sid = %change.facts.id,
             stream = %change.facts.key,
@@ -108,24 +108,26 @@ fn open_ledger(
             "session_closed"
         );
         crash_tells(&sinks, change, &wall)
-    });
-    // A disk that is full costs nobody his media: the ledger's thread goes on with it as soon as there is room.
-    let (recovered, later) = match recovered {
-        Ok(recovered) => (recovered, false),
+    };
+    let recovered = opened.recover_for(RECOVERY_PATIENCE, &mut tells);
+    // A disk that is full costs nobody his media: the ledger's thread goes on with it as soon as there is room. Nor does
+    // a life that was so large that closing all of it takes a while.
+    let recovered = match recovered {
+        Ok(recovered) => recovered,
         Err(error) if error.may_pass() => {
             tracing::error!(
                 ev = "ledger",
                 "{error}: the ledger is degraded from the start; what an earlier life left open is closed, and what \
                  happens from now on is recorded, when that is over"
             );
-            (ledger::Recovered::default(), true)
+            ledger::Recovered::default()
         }
         Err(error) => return Err(failed(error)),
     };
     for finding in opened.findings() {
         tracing::warn!(ev = "ledger", "{finding}");
     }
-    let known: Vec<&str> = sinks.iter().map(|sink| &*sink.name).collect();
+    let known: Vec<&str> = names.iter().map(|name| &**name).collect();
     // What could not be forgotten today is at the next start.
     let forgotten = match opened.forget_other_sinks(&known) {
         Err(error) if error.may_pass() => 0,
@@ -143,26 +145,23 @@ fn open_ledger(
             "the server did not stop in good order; what was running is closed as server_crash"
         );
     }
+    if !opened.is_recovered() {
+        tracing::warn!(ev = "ledger", "what is still open of an earlier life is closed while the server runs");
+    }
     let today = wall.unix_ms(now);
     for stored in opened.bans() {
         let left = Duration::from_millis(stored.until_unix_ms.saturating_sub(today));
         kept.bans.insert(now, Ban { whom: stored.whom, until: now + left });
     }
-    let finished = opened.totals().into_iter();
-    kept.totals = finished
-        .map(|((collector, _), total)| {
-            let Total { sessions, rx_bytes, tx_bytes } = total;
-            (collector, Totals { sessions, rx_bytes, tx_bytes })
-        })
-        .collect();
-    let ledger = if later {
-        opened.start_recovering(Box::new(move |change| crash_tells(&sinks, change, &wall)))
-    } else {
-        opened.start()
-    };
+    kept.totals = opened.totals();
+    let ledger = if opened.is_recovered() { opened.start() } else { opened.start_recovering(Box::new(tells)) };
     let ledger = ledger.map_err(|error| StartError::Resource { what: "the ledger's thread".into(), error })?;
     Ok(Some(ledger))
 }
+
+/// How long a start closes what a crash left open before everything else begins; the rest is closed while the server
+/// runs. It is enough for tens of thousands of sessions, and little enough for all who wait to come back.
+const RECOVERY_PATIENCE: Duration = Duration::from_millis(250);
 
 /// What each sink is told of the end of a session that a crash left open.
 fn crash_tells(sinks: &[Sink], change: &Change, wall: &WallAnchor) -> Vec<ledger::Tell> {

@@ -1,7 +1,7 @@
 //! The durable record of sessions.
 //!
-//! [`open`] opens the files of earlier days and takes the lock; [`Opened::recover`] closes what a crash left open;
-//! [`Opened::start`] starts the thread that writes. From then on [`Ledger`] is how control speaks to it: nothing of it
+//! [`open`] opens the files of earlier days and takes the lock; [`Opened::recover_for`] closes what a crash left open, or
+//! some of it; [`Opened::start_recovering`] starts the thread that writes, and that closes the rest first. From then on [`Ledger`] is how control speaks to it: nothing of it
 //! waits for a disk. What is to be told of an event is committed in the same transaction as the event, and nobody hears
 //! of anything above [`Ledger::committed`].
 //!

@@ -15,7 +15,7 @@ use crate::ledger::queue::Queue;
 use crate::ledger::recover::Recovery;
 use crate::ledger::row::{Clock, int};
 use crate::ledger::store::{self, Store, Trouble, add, put_aside};
-use crate::ledger::writer::{Ending, Writer, rest_after};
+use crate::ledger::writer::Writer;
 use crate::ledger::{
     Day, Encode, FileError, FileKey, Files, Health, Ledger, Recovered, Settings, StoredBan, Tell, Totals, retention,
 };
@@ -99,6 +99,7 @@ pub fn open(settings: &Settings, wall: WallAnchor, now: Instant) -> Result<Opene
         settings: settings.clone(),
         wall,
         recovery: Recovery::new(Clock::new(&wall, now), totals, findings, damaged, void),
+        has_failed: false,
     })
 }
 
@@ -108,10 +109,13 @@ pub struct Opened {
     settings: Settings,
     wall: WallAnchor,
     recovery: Recovery,
+    /// The last try met trouble.
+    has_failed: bool,
 }
 
 /// How long the start looks for damage, in all files together.
 const CHECK_PATIENCE: Duration = Duration::from_millis(500);
+
 impl Opened {
     /// Closes what was running as `server_crash`, with the counters and at the time of its last checkpoint. `encode` says
     /// what each sink must be told of that end, and both are committed together; it may be cut short and done again.
@@ -120,7 +124,28 @@ impl Opened {
     /// When a file cannot be written for lack of room; nothing is lost by trying again, and
     /// [`start_recovering`](Self::start_recovering) does.
     pub fn recover(&mut self, encode: &mut dyn FnMut(&Change) -> Vec<Tell>) -> Result<Recovered, FileError> {
-        self.recovery.run(&mut self.store, encode)
+        self.recover_for(Duration::MAX, encode)
+    }
+
+    /// The same for about so long, and says what was closed by then. [`start_recovering`](Self::start_recovering) does
+    /// the rest where there is one.
+    ///
+    /// # Errors
+    /// As for [`recover`](Self::recover).
+    pub fn recover_for(
+        &mut self,
+        patience: Duration,
+        encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
+    ) -> Result<Recovered, FileError> {
+        let result = self.recovery.run(&mut self.store, patience, encode);
+        self.has_failed = result.is_err();
+        result
+    }
+
+    /// Whether everything that a crash left open is closed.
+    #[must_use]
+    pub fn is_recovered(&self) -> bool {
+        self.recovery.is_done()
     }
 
     /// What was found that the operator should know: files that cannot be read, rows that are damaged.
@@ -135,7 +160,8 @@ impl Opened {
         self.read_bans().unwrap_or_default()
     }
 
-    /// The sums over all files, removed ones included. To be asked after [`recover`](Self::recover).
+    /// The sums over all files, removed ones included, without what is still open. To be asked after
+    /// [`recover`](Self::recover); what is closed later is in [`Status::earlier`](crate::ledger::Status::earlier).
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.recovery.totals()
@@ -180,75 +206,35 @@ impl Opened {
     /// # Errors
     /// When the system gives no thread, or a file cannot be read.
     pub fn start(self) -> std::io::Result<Ledger> {
-        let Self { store, settings, wall, .. } = self;
+        self.start_with(|_| None)
+    }
+
+    /// The same when [`recover_for`](Self::recover_for) did not come to an end, or met trouble that may pass: the thread
+    /// `ledger` goes on with it. What is recorded meanwhile waits, so that ends are told in their order, and is committed
+    /// in between only where it would not fit into memory otherwise. After trouble the ledger is degraded until it is
+    /// over, and nothing is committed before.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start_recovering(self, encode: Encode) -> std::io::Result<Ledger> {
+        self.start_with(|recovery| Some((recovery, encode)))
+    }
+
+    fn start_with(self, earlier: impl FnOnce(Recovery) -> Option<(Recovery, Encode)>) -> std::io::Result<Ledger> {
+        let Self { store, settings, wall, mut recovery, has_failed } = self;
+        // They were there to be asked for.
+        drop(recovery.take_findings());
         store.publish();
         let files = Arc::clone(&store.shared);
         let queue = Arc::new(Queue::new(&settings));
         let reader = Reader::start(Arc::clone(&files))?;
-        let writer = Writer::new(Arc::clone(&queue), store, settings, wall).map_err(std::io::Error::other)?;
+        let earlier = earlier(recovery);
+        if has_failed && earlier.is_some() {
+            queue.report(|status| status.health = Health::Degraded);
+        }
+        let writer = Writer::new(Arc::clone(&queue), store, settings, wall, earlier).map_err(std::io::Error::other)?;
         std::thread::Builder::new().name("ledger".into()).spawn(move || writer.run())?;
         Ok(Ledger::new(queue, reader, files))
-    }
-
-    /// The same when [`recover`](Self::recover) met trouble that may pass: the thread `ledger` tries it again, and commits
-    /// nothing before it is done. Until then the ledger is degraded, and what is recorded waits.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    pub fn start_recovering(mut self, mut encode: Encode) -> std::io::Result<Ledger> {
-        self.store.publish();
-        let files = Arc::clone(&self.store.shared);
-        let queue = Arc::new(Queue::new(&self.settings));
-        let reader = Reader::start(Arc::clone(&files))?;
-        let ledger = Ledger::new(Arc::clone(&queue), reader, files);
-        queue.report(|status| status.health = Health::Degraded);
-        let work = move || {
-            let ending = Ending(Arc::clone(&queue));
-            if !self.recover_in_time(&queue, &mut *encode) {
-                return;
-            }
-            let Self { store, settings, wall, .. } = self;
-            match Writer::new(Arc::clone(&queue), store, settings, wall) {
-                Ok(writer) => writer.run(),
-                Err(error) => queue.report(|status| {
-                    status.health = Health::Degraded;
-                    status.trouble = Some(error.to_string());
-                }),
-            }
-            drop(ending);
-        };
-        std::thread::Builder::new().name("ledger".into()).spawn(work)?;
-        Ok(ledger)
-    }
-
-    /// Recovers, however often it takes; false when the ledger is stopped before.
-    fn recover_in_time(&mut self, queue: &Queue, encode: &mut dyn FnMut(&Change) -> Vec<Tell>) -> bool {
-        let mut failures = 0;
-        loop {
-            match self.recover(encode) {
-                Ok(recovered) => {
-                    tracing::warn!(
-                        ev = "ledger",
-                        sessions = recovered.sessions,
-                        started = recovered.started,
-                        "what an earlier life left open is closed as server_crash"
-                    );
-                    queue.report(|status| {
-                        status.health = Health::Ok;
-                        status.trouble = None;
-                    });
-                    return true;
-                }
-                Err(error) => queue.report(|status| {
-                    status.health = Health::Degraded;
-                    status.trouble = Some(error.to_string());
-                }),
-            }
-            failures += 1;
-            if queue.rest(rest_after(failures)) {
-                return false;
-            }
-        }
     }
 
     fn read_bans(&self) -> rusqlite::Result<Vec<StoredBan>> {

@@ -341,6 +341,11 @@ impl Queue {
         self.ended.notify_all();
     }
 
+    /// True when half of the room is taken: what waits for no disk may not wait for anything else any more.
+    pub fn is_half_full(&self) -> bool {
+        self.lock().bytes > self.bytes_max / 2
+    }
+
     /// True when `Ledger::stop` was called: a disk that fails is not waited for.
     pub fn is_stopping(&self) -> bool {
         self.lock().is_stopping

@@ -12,7 +12,7 @@ use crate::ledger::store::{self, DayFile, FileError, Obstacle, Point, Store, Tro
 use crate::ledger::tells::{copy_outbox, insert_tell};
 use crate::ledger::transaction::pass;
 use crate::ledger::{FileKey, Tell, Total};
-use crate::names::Kind;
+use crate::names::{Kind, SessionId};
 use crate::session::{Change, CloseReason, Reason, What};
 
 /// What is still to be closed, and what was found on the way.
@@ -29,6 +29,9 @@ pub struct Recovery {
     left: Option<VecDeque<FileKey>>,
     /// How far the first of them is done.
     after: [u8; 16],
+    recovered: Recovered,
+    /// What the spools have gained since they were last asked for.
+    spooled: BTreeMap<Arc<str>, u64>,
 }
 
 /// What a start found of a life that did not end well.
@@ -52,7 +55,7 @@ pub type Totals = BTreeMap<(String, Kind), Total>;
 
 /// Where a recovery is after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub enum Step {
     /// There is more to do.
     More,
     /// Everything is closed.
@@ -73,34 +76,69 @@ impl Recovery {
         damaged: BTreeSet<FileKey>,
         void: Vec<(FileKey, FileKey)>,
     ) -> Self {
-        Self { clock, totals, findings, damaged, void, left: None, after: [0; 16] }
+        Self {
+            clock,
+            totals,
+            findings,
+            damaged,
+            void,
+            left: None,
+            after: [0; 16],
+            recovered: Recovered::default(),
+            spooled: BTreeMap::new(),
+        }
     }
 
-    /// Does it all. `encode` says what each sink must be told of an end, and both are committed together.
+    /// Puts files in order, and closes sessions for about so long; nothing else may write meanwhile. `encode` says what
+    /// each sink must be told of an end, and both are committed together.
     pub fn run(
         &mut self,
         store: &mut Store,
+        patience: Duration,
         encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
     ) -> Result<Recovered, FileError> {
         let began = Instant::now();
-        let mut recovered = Recovered::default();
-        loop {
-            match self.step(store, encode, &mut recovered)? {
-                Step::More => {}
-                Step::Done => break,
+        self.recovered = Recovered::default();
+        while !self.is_done() && (!self.is_in_order() || began.elapsed() < patience) {
+            match self.step(store, &|_| false, encode)? {
+                Step::More | Step::Done => {}
                 Step::GivenUp(key) => {
                     self.damaged.insert(key);
                 }
             }
         }
         store.publish();
-        recovered.took = began.elapsed();
-        Ok(recovered)
+        Ok(Recovered { took: began.elapsed(), ..self.recovered })
+    }
+
+    /// Whether every file that may not be written is out of the way, and others may write.
+    pub fn is_in_order(&self) -> bool {
+        self.void.is_empty() && self.damaged.is_empty()
+    }
+
+    /// Whether nothing is left.
+    pub fn is_done(&self) -> bool {
+        self.is_in_order() && self.left.as_ref().is_some_and(VecDeque::is_empty)
+    }
+
+    /// What was closed so far.
+    pub fn recovered(&self) -> Recovered {
+        self.recovered
+    }
+
+    /// What each spool has gained since this was last asked.
+    pub fn take_spooled(&mut self) -> BTreeMap<Arc<str>, u64> {
+        std::mem::take(&mut self.spooled)
     }
 
     /// What was found that the operator should know.
     pub fn findings(&self) -> &[String] {
         &self.findings
+    }
+
+    /// The same, of what was not asked for yet.
+    pub fn take_findings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.findings)
     }
 
     /// When it began.
@@ -117,12 +155,13 @@ impl Recovery {
         known.collect()
     }
 
-    /// The next transaction. A file is out of the way before any session is closed in another.
-    fn step(
+    /// The next transaction. A file that may not be written is out of the way before anything is closed in the others.
+    /// Whoever `runs` in this life already is left alone.
+    pub fn step(
         &mut self,
         store: &mut Store,
+        runs: &dyn Fn(SessionId) -> bool,
         encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
-        recovered: &mut Recovered,
     ) -> Result<Step, FileError> {
         if let Some((old, new)) = self.void.first().copied() {
             self.clear(store, old, new)?;
@@ -130,13 +169,13 @@ impl Recovery {
             return Ok(Step::More);
         }
         if let Some(key) = self.damaged.first().copied() {
-            self.replace(store, key, encode, recovered)?;
+            self.replace(store, key, encode)?;
             self.damaged.remove(&key);
             return Ok(Step::More);
         }
         let left = self.left.get_or_insert_with(|| store.open.keys().copied().collect());
         let Some(key) = left.front().copied() else { return Ok(Step::Done) };
-        match self.close_some(store, key, encode, recovered) {
+        match self.close_some(store, key, runs, encode) {
             Ok(true) => {}
             Ok(false) => self.next_file(),
             Err(error) if error.trouble() == Trouble::Suspect => {
@@ -159,21 +198,20 @@ impl Recovery {
         &mut self,
         store: &mut Store,
         key: FileKey,
+        runs: &dyn Fn(SessionId) -> bool,
         encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
-        recovered: &mut Recovered,
     ) -> Result<bool, FileError> {
         let path = key.path(&store.directory);
         let database = |error| FileError::Database { path: path.clone(), error };
         let Some(file) = store.open.get(&key) else { return Ok(false) };
         let mut after = self.after;
-        let found = open_sessions(&file.connection, key, &mut after, &self.clock).map_err(database)?;
-        let is_more = found.len() >= CLOSED_AT_ONCE as usize;
+        let (found, is_more) = open_sessions(&file.connection, key, &mut after, &self.clock, runs).map_err(database)?;
         if !found.is_empty() {
             file.at_start(true).map_err(database)?;
             let next_id = &mut store.next_outbox_id;
             let obstacle = store.obstacle.as_ref();
             let closed = close(file, found, &self.clock, next_id, obstacle, encode).map_err(database)?;
-            self.take(store, key, key, closed, recovered);
+            self.take(store, key, key, closed);
         }
         if !is_more && let Some(file) = store.open.get(&key) {
             file.at_start(false).map_err(database)?;
@@ -183,17 +221,13 @@ impl Recovery {
     }
 
     /// Takes down what was closed of `from` and is on record in `to`.
-    fn take(
-        &mut self,
-        store: &mut Store,
-        from: FileKey,
-        to: FileKey,
-        closed: ClosedSessions,
-        recovered: &mut Recovered,
-    ) {
-        recovered.sessions += closed.sessions;
-        recovered.started += closed.started;
-        recovered.damaged += closed.damaged.len() as u64;
+    pub fn take(&mut self, store: &mut Store, from: FileKey, to: FileKey, closed: ClosedSessions) {
+        self.recovered.sessions += closed.sessions;
+        self.recovered.started += closed.started;
+        self.recovered.damaged += closed.damaged.len() as u64;
+        for (sink, bytes) in closed.spooled {
+            *self.spooled.entry(sink).or_default() += bytes;
+        }
         let name = from.file_name();
         self.findings.extend(closed.damaged.into_iter().map(|what| format!("{name}: {what}")));
         let file = store.open.get_mut(&to);
@@ -217,7 +251,6 @@ impl Recovery {
         store: &mut Store,
         key: FileKey,
         encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
-        recovered: &mut Recovered,
     ) -> Result<(), FileError> {
         let newest = store.shared.list().into_iter().filter(|other| other.day == key.day).max().unwrap_or(key);
         if newest != key {
@@ -229,17 +262,16 @@ impl Recovery {
         let path = to.path(&store.directory);
         store.file(to)?;
         let (Some(old), Some(new)) = (store.open.get(&key), store.open.get(&to)) else { return Ok(()) };
-        let mut sessions = readable_sessions(&old.connection, to, &self.clock);
-        for session in sessions.iter_mut().flatten() {
-            session.is_written = false;
-        }
         let next_id = &mut store.next_outbox_id;
         let obstacle = store.obstacle.as_ref();
-        let fill = || -> rusqlite::Result<(ClosedSessions, u64)> {
+        let mut fill = || -> rusqlite::Result<(ClosedSessions, u64)> {
             new.connection.execute_batch("BEGIN IMMEDIATE")?;
             let copied = copy_outbox(&old.connection, &new.connection, next_id)?;
             new.connection.execute("INSERT INTO took_over (generation) VALUES (?1)", [key.generation])?;
-            Ok((close(new, sessions, &self.clock, next_id, obstacle, encode)?, copied))
+            let closed = self.close_elsewhere(&old.connection, new, next_id, &|_| false, encode)?;
+            pass(obstacle, Point::Commit, to)?;
+            new.connection.execute_batch("COMMIT")?;
+            Ok((closed, copied))
         };
         let (closed, copied) = match fill() {
             Ok(filled) => filled,
@@ -253,9 +285,26 @@ impl Recovery {
         if let Some(new) = store.open.get_mut(&to) {
             new.outbox_rows = copied;
         }
-        self.take(store, key, to, closed, recovered);
+        self.take(store, key, to, closed);
         store.abandon(key);
         Ok(())
+    }
+
+    /// Closes in `new`, as a part of a transaction, what is open in `old` and does not run.
+    pub fn close_elsewhere(
+        &self,
+        old: &Connection,
+        new: &DayFile,
+        next_id: &mut i64,
+        runs: &dyn Fn(SessionId) -> bool,
+        encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
+    ) -> rusqlite::Result<ClosedSessions> {
+        let mut sessions = readable_sessions(old, new.key, &self.clock);
+        sessions.retain(|session| session.as_ref().map_or(true, |session| !runs(session.facts.id)));
+        for session in sessions.iter_mut().flatten() {
+            session.is_written = false;
+        }
+        close_rows(new, sessions, &self.clock, next_id, encode)
     }
 
     /// Takes out of a file that was given up what the one that took its place says better.
@@ -304,29 +353,35 @@ impl Recovery {
 
 /// What one transaction closed.
 #[derive(Default)]
-struct ClosedSessions {
+pub struct ClosedSessions {
     sessions: u64,
     started: u64,
     tells: u64,
+    spooled: BTreeMap<Arc<str>, u64>,
     damaged: Vec<String>,
     totals: BTreeMap<(&'static str, &'static str), Total>,
 }
 
-/// The next open sessions behind `after`, which moves on.
+/// The next open sessions behind `after`, which moves on, and whether there may be more. Who `runs` is passed over.
 fn open_sessions(
     connection: &Connection,
     key: FileKey,
     after: &mut [u8; 16],
     clock: &Clock,
-) -> rusqlite::Result<Vec<Result<Record, String>>> {
+    runs: &dyn Fn(SessionId) -> bool,
+) -> rusqlite::Result<(Vec<Result<Record, String>>, bool)> {
     let mut statement = connection.prepare_cached(SELECT_OPEN)?;
     let mut rows = statement.query(params![&after[..], CLOSED_AT_ONCE])?;
-    let mut found = Vec::new();
+    let (mut found, mut count) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
+        count += 1;
         if let Ok(id) = row.get_ref(0)?.as_blob()
             && let Ok(id) = <[u8; 16]>::try_from(id)
         {
             *after = id;
+            if session_id(&id).is_some_and(runs) {
+                continue;
+            }
         } else {
             // Behind an id that is none there is no way on by ids.
             found.push(Err("a session without an id".to_owned()));
@@ -335,7 +390,7 @@ fn open_sessions(
         }
         found.push(read_open(row, key, clock)?.map_err(|damaged| damaged.what));
     }
-    Ok(found)
+    Ok((found, count == CLOSED_AT_ONCE))
 }
 
 /// The open sessions of a damaged file, as far as they can be read: each is looked up by itself, so that one that cannot
@@ -363,7 +418,7 @@ fn readable_sessions(connection: &Connection, key: FileKey, clock: &Clock) -> Ve
     found
 }
 
-/// Closes sessions in one transaction, which may have begun already.
+/// Closes sessions in one transaction.
 fn close(
     file: &DayFile,
     found: Vec<Result<Record, String>>,
@@ -373,56 +428,68 @@ fn close(
     encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
 ) -> rusqlite::Result<ClosedSessions> {
     let connection = &file.connection;
-    let mut closed = ClosedSessions::default();
-    let run = || -> rusqlite::Result<()> {
-        if connection.is_autocommit() {
-            connection.execute_batch("BEGIN IMMEDIATE")?;
-        }
-        for record in found {
-            let mut record = match record {
-                Ok(record) => record,
-                Err(damaged) => {
-                    closed.damaged.push(damaged);
-                    continue;
-                }
-            };
-            let at_ms = record.updated_ms;
-            let change = Change {
-                facts: Arc::clone(&record.facts),
-                seq: record.seq.saturating_add(1),
-                at: clock.instant(at_ms),
-                what: What::Closed(CloseReason::new(Reason::ServerCrash), record.counters),
-            };
-            record.apply(&change, at_ms, true);
-            record.write(connection)?;
-            for tell in encode(&change) {
-                if insert_tell(connection, *next_id, &tell, at_ms)? {
-                    *next_id += 1;
-                    closed.tells += 1;
-                }
-            }
-            closed.sessions += 1;
-            if record.started_ms.is_some() {
-                closed.started += 1;
-                let total =
-                    Total { sessions: 1, rx_bytes: record.counters.rx_bytes, tx_bytes: record.counters.tx_bytes };
-                let key = (record.facts.protocol.collector(), record.facts.kind.as_str());
-                add(closed.totals.entry(key).or_default(), total);
-            }
-        }
-        for ((collector, kind), more) in &closed.totals {
-            let mut sum = file.totals.get(&((*collector).to_owned(), (*kind).to_owned())).copied().unwrap_or_default();
-            add(&mut sum, *more);
-            file.write_total(collector, kind, sum)?;
-        }
+    let run = || -> rusqlite::Result<ClosedSessions> {
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        let closed = close_rows(file, found, clock, next_id, encode)?;
         pass(obstacle, Point::Commit, file.key)?;
-        connection.execute_batch("COMMIT")
+        connection.execute_batch("COMMIT")?;
+        Ok(closed)
     };
     let result = run();
     if result.is_err() && !connection.is_autocommit() {
         let _ = connection.execute_batch("ROLLBACK");
     }
-    result.map(|()| closed)
+    result
+}
+
+/// Writes the ends of sessions, what is told of them, and the sums.
+fn close_rows(
+    file: &DayFile,
+    found: Vec<Result<Record, String>>,
+    clock: &Clock,
+    next_id: &mut i64,
+    encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
+) -> rusqlite::Result<ClosedSessions> {
+    let connection = &file.connection;
+    let mut closed = ClosedSessions::default();
+    for record in found {
+        let mut record = match record {
+            Ok(record) => record,
+            Err(damaged) => {
+                closed.damaged.push(damaged);
+                continue;
+            }
+        };
+        let at_ms = record.updated_ms;
+        let change = Change {
+            facts: Arc::clone(&record.facts),
+            seq: record.seq.saturating_add(1),
+            at: clock.instant(at_ms),
+            what: What::Closed(CloseReason::new(Reason::ServerCrash), record.counters),
+        };
+        record.apply(&change, at_ms, true);
+        record.write(connection)?;
+        for tell in encode(&change) {
+            if insert_tell(connection, *next_id, &tell, at_ms)? {
+                *next_id += 1;
+                closed.tells += 1;
+                *closed.spooled.entry(tell.sink).or_default() += tell.body.len() as u64;
+            }
+        }
+        closed.sessions += 1;
+        if record.started_ms.is_some() {
+            closed.started += 1;
+            let total = Total { sessions: 1, rx_bytes: record.counters.rx_bytes, tx_bytes: record.counters.tx_bytes };
+            let key = (record.facts.protocol.collector(), record.facts.kind.as_str());
+            add(closed.totals.entry(key).or_default(), total);
+        }
+    }
+    for ((collector, kind), more) in &closed.totals {
+        let mut sum = file.totals.get(&((*collector).to_owned(), (*kind).to_owned())).copied().unwrap_or_default();
+        add(&mut sum, *more);
+        file.write_total(collector, kind, sum)?;
+    }
+    Ok(closed)
 }
 
 /// Removes from `old` what `new` has as well, and says what the sums are then.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ledger::Totals;
+
 /// How the ledger is, as health, metrics and admission want to know it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
@@ -36,6 +38,8 @@ pub struct Status {
     pub open_files: u64,
     /// Bytes of events that wait for each sink, by its name; a sink that nothing ever waited for is left out.
     pub spools: Vec<(Arc<str>, u64)>,
+    /// What earlier lives finished, where the start left some of it to be closed while the server runs.
+    pub earlier: Option<Arc<Totals>>,
 }
 
 /// Whether records reach the disk.

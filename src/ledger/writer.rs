@@ -8,11 +8,12 @@ use rusqlite::params;
 
 use crate::event::{Event, Weight};
 use crate::ledger::queue::{BanOrder, Batch, Queue};
+use crate::ledger::recover::{Recovery, Step};
 use crate::ledger::row::{Record, int};
 use crate::ledger::store::{self, FileError, Point, Store, Trouble, add};
 use crate::ledger::tells::{copy_outbox, trim};
 use crate::ledger::transaction::{Group, Transaction, Work, pass};
-use crate::ledger::{Day, FileKey, Health, Settings, retention};
+use crate::ledger::{Day, Encode, FileKey, Health, Settings, retention};
 use crate::names::{Kind, SessionId};
 use crate::stdx::clock::WallAnchor;
 
@@ -22,6 +23,8 @@ pub struct Writer {
     store: Store,
     settings: Settings,
     wall: WallAnchor,
+    /// What is still to be closed of an earlier life, and who says what is told of it.
+    earlier: Option<(Recovery, Encode)>,
     /// Every session that runs, as its row says.
     live: HashMap<SessionId, Record>,
     /// Bytes of bodies that wait for each sink.
@@ -32,6 +35,8 @@ pub struct Writer {
     suspects: BTreeSet<FileKey>,
     failures: u32,
     chores_at: Instant,
+    /// The spools are known.
+    is_counted: bool,
     work: Work,
 }
 
@@ -62,49 +67,61 @@ pub fn rest_after(failures: u32) -> Duration {
 }
 
 impl Writer {
-    pub fn new(queue: Arc<Queue>, store: Store, settings: Settings, wall: WallAnchor) -> rusqlite::Result<Self> {
-        let mut spools = HashMap::new();
-        for file in store.open.values() {
+    pub fn new(
+        queue: Arc<Queue>,
+        store: Store,
+        settings: Settings,
+        wall: WallAnchor,
+        earlier: Option<(Recovery, Encode)>,
+    ) -> rusqlite::Result<Self> {
+        let mut writer = Self {
+            queue,
+            store,
+            settings,
+            wall,
+            earlier,
+            live: HashMap::new(),
+            spools: HashMap::new(),
+            updates: HashMap::new(),
+            suspects: BTreeSet::new(),
+            failures: 0,
+            chores_at: Instant::now(),
+            is_counted: false,
+            work: Work::default(),
+        };
+        if writer.earlier.is_none() {
+            writer.count_spools()?;
+        }
+        Ok(writer)
+    }
+
+    /// Counts what waits for each sink.
+    fn count_spools(&mut self) -> rusqlite::Result<()> {
+        self.spools.clear();
+        for file in self.store.open.values() {
             let sql = "SELECT sink, SUM(LENGTH(body)) FROM outbox GROUP BY sink";
             let mut statement = file.connection.prepare(sql)?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
                 let (sink, bytes): (String, i64) = (row.get(0)?, row.get(1)?);
-                *spools.entry(Arc::from(sink)).or_default() += u64::try_from(bytes).unwrap_or(0);
+                *self.spools.entry(Arc::from(sink)).or_default() += u64::try_from(bytes).unwrap_or(0);
             }
         }
-        let told = waiting(&spools);
-        queue.report(|status| status.spools = told);
-        Ok(Self {
-            queue,
-            store,
-            settings,
-            wall,
-            live: HashMap::new(),
-            spools,
-            updates: HashMap::new(),
-            suspects: BTreeSet::new(),
-            failures: 0,
-            chores_at: Instant::now(),
-            work: Work::default(),
-        })
+        if let Some((recovery, _)) = &mut self.earlier {
+            drop(recovery.take_spooled());
+        }
+        self.is_counted = true;
+        let told = waiting(&self.spools);
+        self.queue.report(|status| status.spools = told);
+        Ok(())
     }
 
     /// Works until the ledger is stopped.
     pub fn run(mut self) {
         let ending = Ending(Arc::clone(&self.queue));
         let mut batch = Batch::default();
-        loop {
-            let has_work = self.queue.take(&mut batch);
-            if has_work {
-                self.commit(&mut batch);
-            }
-            if batch.is_last || (self.failures > 0 && self.queue.is_stopping()) {
-                break;
-            }
-            if !has_work || self.chores_at <= Instant::now() {
-                self.chores();
-            }
+        if self.close_earlier(&mut batch) {
+            self.work_on(&mut batch);
         }
         // The files close, which empties their logs, before whoever waits for the end goes on.
         for key in std::mem::take(&mut self.suspects) {
@@ -116,6 +133,104 @@ impl Writer {
         }
         drop(self);
         drop(ending);
+    }
+
+    fn work_on(&mut self, batch: &mut Batch) {
+        loop {
+            let has_work = self.queue.take(batch);
+            if has_work {
+                self.commit(batch);
+            }
+            if batch.is_last || (self.failures > 0 && self.queue.is_stopping()) {
+                break;
+            }
+            if !has_work || self.chores_at <= Instant::now() {
+                self.chores();
+            }
+        }
+    }
+
+    /// Closes what an earlier life left open. What is recorded meanwhile waits, so that everybody hears of the ends first;
+    /// only where it would take too much memory it is committed in between. False when the ledger is stopped before.
+    fn close_earlier(&mut self, batch: &mut Batch) -> bool {
+        let mut failures = 0;
+        loop {
+            match self.close_more() {
+                Ok(true) => return true,
+                Ok(false) => failures = 0,
+                Err(error) => {
+                    self.queue.report(|status| {
+                        status.health = Health::Degraded;
+                        status.trouble = Some(error.to_string());
+                    });
+                    failures += 1;
+                    if self.queue.rest(rest_after(failures)) {
+                        return false;
+                    }
+                    continue;
+                }
+            }
+            let may_record = self.earlier.as_ref().is_none_or(|(recovery, _)| recovery.is_in_order());
+            while may_record && (self.queue.is_half_full() || self.queue.is_stopping()) {
+                if self.queue.take(batch) {
+                    self.commit(batch);
+                }
+                // What is still open then is closed by the next start.
+                if batch.is_last || (self.failures > 0 && self.queue.is_stopping()) {
+                    return false;
+                }
+                if self.failures > 0 {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// One transaction more of what an earlier life left open; true when that was all.
+    fn close_more(&mut self) -> Result<bool, FileError> {
+        if let Some(key) = self.suspects.first().copied() {
+            self.take_over(key)?;
+            return Ok(false);
+        }
+        // Before that there may be files that cannot be read.
+        if !self.is_counted && self.earlier.as_ref().is_some_and(|(recovery, _)| recovery.is_in_order()) {
+            let path = self.store.directory.clone();
+            self.count_spools().map_err(|error| FileError::Database { path, error })?;
+        }
+        let Some((recovery, encode)) = &mut self.earlier else { return Ok(true) };
+        let (live, before) = (&self.live, recovery.recovered().sessions);
+        let step = recovery.step(&mut self.store, &|id| live.contains_key(&id), &mut **encode)?;
+        if let Step::GivenUp(key) = step {
+            self.suspects.insert(key);
+        }
+        let (recovered, totals) = (recovery.recovered(), Arc::new(recovery.totals()));
+        for finding in recovery.take_findings() {
+            tracing::warn!(ev = "ledger", "{finding}");
+        }
+        for (sink, bytes) in recovery.take_spooled() {
+            *self.spools.entry(sink).or_default() += bytes;
+        }
+        self.store.publish();
+        // A transaction that had nothing to say says nothing about the disk.
+        let is_well = self.failures == 0 && (step == Step::Done || recovered.sessions > before);
+        let spools = waiting(&self.spools);
+        self.queue.report(|status| {
+            (status.spools, status.earlier) = (spools, Some(totals));
+            if is_well {
+                (status.health, status.trouble) = (Health::Ok, None);
+            }
+        });
+        if step != Step::Done {
+            return Ok(false);
+        }
+        self.earlier = None;
+        tracing::warn!(
+            ev = "ledger",
+            sessions = recovered.sessions,
+            started = recovered.started,
+            "what an earlier life left open is closed as server_crash"
+        );
+        Ok(true)
     }
 
     /// Commits a batch. What could not be committed stays in it and goes back to the queue.
@@ -437,13 +552,14 @@ impl Writer {
 
     fn copy(&mut self, from: FileKey, to: FileKey, running: &mut [Record]) -> Result<u64, FileError> {
         self.store.file(to)?;
-        let Store { open, next_outbox_id, obstacle, directory, .. } = &mut self.store;
+        let Self { store, earlier, live, .. } = self;
+        let Store { open, next_outbox_id, obstacle, directory, .. } = store;
         let old = open.get(&from).map(|file| (&file.connection, file.outbox_rows));
         let path = to.path(directory);
         let Some(new) = open.get(&to) else { return Ok(0) };
         let connection = &new.connection;
-        let mut copied = 0;
-        let mut fill = || -> rusqlite::Result<()> {
+        let (mut copied, mut closed) = (0, None);
+        let fill = || -> rusqlite::Result<()> {
             pass(obstacle.as_ref(), Point::Statement, to)?;
             connection.execute_batch("BEGIN IMMEDIATE")?;
             for record in running.iter_mut() {
@@ -454,6 +570,10 @@ impl Writer {
             if let Some((old, _)) = old {
                 copied = copy_outbox(old, connection, next_outbox_id)?;
             }
+            if let (Some((recovery, encode)), Some((old, _))) = (earlier, old) {
+                let runs = |id| live.contains_key(&id);
+                closed = Some(recovery.close_elsewhere(old, new, next_outbox_id, &runs, &mut **encode)?);
+            }
             connection.execute("INSERT INTO took_over (generation) VALUES (?1)", [from.generation])?;
             pass(obstacle.as_ref(), Point::Commit, to)?;
             connection.execute_batch("COMMIT")
@@ -462,6 +582,9 @@ impl Writer {
         let had = old.map_or(0, |(_, rows)| rows);
         if let Some(new) = open.get_mut(&to) {
             new.outbox_rows = copied;
+        }
+        if let (Some((recovery, _)), Some(closed)) = (&mut self.earlier, closed) {
+            recovery.take(&mut self.store, from, to, closed);
         }
         Ok(had.saturating_sub(copied))
     }

@@ -5,6 +5,7 @@ mod damage;
 mod disks;
 mod files;
 mod kill;
+mod meanwhile;
 mod outbox;
 mod pressure;
 mod records;

@@ -12,16 +12,6 @@ use sluicegate::session::{Counters, What};
 
 use crate::support::*;
 
-/// A folder as a crash leaves it: what is on disk, while the server still runs.
-fn crashed(from: &Path) -> tempfile::TempDir {
-    let to = folder();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), to.path().join(entry.file_name())).unwrap();
-    }
-    to
-}
-
 #[test]
 fn fa_15_what_was_running_is_closed_as_server_crash_with_its_last_checkpoint() {
     let folder = folder();

@@ -22,6 +22,16 @@ pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
+/// A folder as a crash leaves it: what is on disk, while the server still runs.
+pub fn crashed(from: &Path) -> tempfile::TempDir {
+    let to = folder();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.path().join(entry.file_name())).unwrap();
+    }
+    to
+}
+
 /// Settings that commit at once.
 pub fn settings(folder: &Path) -> Settings {
     Settings {

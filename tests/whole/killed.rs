@@ -278,3 +278,86 @@ fn who_waited_for_an_answer_when_the_process_was_killed_is_closed_and_told() {
     assert!(told.values().flatten().all(|event| event["type"] != "session.started"), "{told:#?}");
     assert_eq!(history(&server).values().next().unwrap()["started_at"], Value::Null);
 }
+
+/// What a crash leaves of a life in which so many played: made by a ledger, without the server around it.
+fn crash_with(directory: &std::path::Path, players: u64) {
+    use sluicegate::event::Event;
+    use sluicegate::ledger::{Entry, Settings};
+    use sluicegate::names::{ConnectionId, Kind, Name, Protocol, SessionId, ShardId, StreamKey};
+    use sluicegate::session::{Change, Counters, Facts, What};
+    let elsewhere = tempfile::tempdir().unwrap();
+    let settings = Settings { directory: elsewhere.path().to_str().unwrap().into(), ..Settings::default() };
+    let (wall, start) = (sluicegate::stdx::clock::WallAnchor::now(), std::time::Instant::now());
+    let opened_unix_ms = wall.unix_ms(start);
+    let ledger = sluicegate::ledger::open(&settings, wall, start).unwrap().start().unwrap();
+    let name = |text| Name::stream(text).unwrap();
+    let mut ids = Vec::new();
+    for n in 0..players {
+        let mut tail = [0; 10];
+        tail[2..].copy_from_slice(&n.to_be_bytes());
+        let facts = std::sync::Arc::new(Facts {
+            id: SessionId::new(opened_unix_ms, tail),
+            connection: ConnectionId::new(ShardId(0), n),
+            shard: ShardId(0),
+            kind: Kind::Play,
+            protocol: Protocol::Rtmp,
+            key: StreamKey::new(&name("default"), &name("live"), &name("crowd")),
+            asked_key: None,
+            remote: "192.0.2.7:4000".parse().unwrap(),
+            local: "198.51.100.1:1935".parse().unwrap(),
+            opened_at: start,
+            opened_unix_ms,
+            query: None,
+            user_agent: None,
+            referrer: None,
+            tc_url: None,
+            swf_url: None,
+            user: None,
+            labels: std::sync::Arc::default(),
+        });
+        ids.push((facts.id, Counters { tx_bytes: 1_000, ..Counters::default() }));
+        for (seq, what) in [(1, What::Opened), (2, What::Started)] {
+            let change = Change { facts: facts.clone(), seq, at: start, what };
+            let number = 2 * n + u64::from(seq);
+            ledger.record(Entry { number, event: std::sync::Arc::new(Event::Session(change)), tells: Vec::new() });
+        }
+        while ledger.status().queue_bytes > 24 << 20 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    let committed = ledger.committed();
+    eventually("all are on record", || *committed.borrow() == 2 * players);
+    let records = ledger.status().records;
+    ledger.checkpoint(start, ids);
+    eventually("their bytes are, too", || ledger.status().records >= records + players);
+    std::fs::create_dir(directory).unwrap();
+    for entry in std::fs::read_dir(elsewhere.path()).unwrap().flatten() {
+        std::fs::copy(entry.path(), directory.join(entry.file_name())).unwrap();
+    }
+    assert!(ledger.stop(Duration::from_secs(30)));
+}
+
+#[test]
+fn fa_15_a_crowd_that_a_crash_left_is_closed_and_counted_while_others_come() {
+    const CROWD: u64 = 30_000;
+    let (back_end, dir) = (BackEnd::start(), tempfile::tempdir().unwrap());
+    crash_with(&dir.path().join("ledger"), CROWD);
+    let mut server = server(&dir, &back_end, "");
+    // Whoever comes is served, on record and told of.
+    let mut show = Show::start(&server, 1);
+    show.go_on(Duration::from_millis(100));
+    drop(show);
+    let sums = |server: &Server| {
+        let finished = server.get("/v1/summary").1["collectors"]["rtmp"]["finished"].clone();
+        (finished["sessions"].as_u64().unwrap(), finished["bytes"]["tx"].as_u64().unwrap())
+    };
+    eventually("all are counted", || sums(&server).0 == CROWD + 2);
+    assert!(sums(&server).1 >= CROWD * 1_000, "{:?}", sums(&server));
+    eventually("and on record", || {
+        server.get("/v1/history/summary").1["total"]["sums"]["sessions"].as_u64() == Some(CROWD + 2)
+    });
+    server.kill();
+    server.start_again();
+    eventually("the sums are the same afterwards", || sums(&server).0 == CROWD + 2);
+    assert_whole_files(&dir);
+}
