@@ -23,6 +23,8 @@ use sluicegate::stdx::clock::WallAnchor;
 const NOON_MS: u64 = 1_795_176_000_000;
 const LIVES: u64 = 100_000;
 const RUNNING: u64 = 50_000;
+/// How long a server closes what a crash left open before it begins.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 fn facts(n: u64, at: Instant) -> Arc<Facts> {
     let mut tail = [0; 10];
@@ -72,19 +74,35 @@ impl Server {
         let start = Instant::now();
         let wall = WallAnchor::at(start, Duration::from_millis(NOON_MS));
         let mut opened = sluicegate::ledger::open(&settings, wall, start).unwrap();
-        let (opened_in, cpu) = (start.elapsed(), own_cpu());
-        let recovered = opened.recover(&mut |change| vec![tell(change)]).unwrap();
+        let before: u64 = opened.totals().values().map(|sum| sum.sessions).sum();
+        let (files, began) = (start.elapsed(), Instant::now());
+        let cpu = own_cpu();
+        let recovered = opened.recover_for(PATIENCE, &mut |change| vec![tell(change)]).unwrap();
         let cpu = own_cpu() - cpu;
-        let ledger = opened.start().unwrap();
-        if recovered.sessions > 0 {
-            let took = start.elapsed();
+        let (is_recovered, early) = (opened.is_recovered(), recovered.sessions);
+        let ledger = if is_recovered {
+            opened.start().unwrap()
+        } else {
+            opened.start_recovering(Box::new(|change| vec![tell(change)])).unwrap()
+        };
+        let ready = start.elapsed();
+        let mut server = Self { ledger, start, number: 0 };
+        if early > 0 || !is_recovered {
+            // What is new is committed behind all ends.
+            server.record(&facts(u64::MAX >> 32, start), 1, What::Opened, false);
+            server.settle();
+            let earlier = server.ledger.status().earlier;
+            let started = |sums: &sluicegate::ledger::Totals| sums.values().map(|sum| sum.sessions).sum::<u64>();
+            let later = earlier.map_or(0, |sums| started(&sums) - before - early);
+            let took = if is_recovered { recovered.took } else { began.elapsed() };
             println!(
-                "recovery: {} sessions closed in {:?}, {cpu:.2} s of CPU; open to ready {took:?}, of which the files \
-                 {opened_in:?}",
-                recovered.sessions, recovered.took
+                "recovery: {} sessions closed in {took:?}; open to ready {ready:?} with {early} of them closed; {:.2} s \
+                 of CPU, and before it {files:?} for the files",
+                early + later,
+                cpu + if is_recovered { 0.0 } else { writer_cpu() }
             );
         }
-        Self { ledger, start, number: 0 }
+        server
     }
 
     fn record(&mut self, facts: &Arc<Facts>, seq: u32, what: What, is_told: bool) {
