@@ -77,6 +77,41 @@ fn ffprobe_reads_codecs_and_size_from_the_live_stream() {
 }
 
 #[test]
+fn who_comes_late_sees_the_two_tracks_and_nothing_else() {
+    let server = server();
+    let (_dir, dir) = scratch();
+    let clip = dir.join("clip.flv");
+    peers::make_clip(&clip, 3);
+    let url = server.url("live/late");
+    let _publisher = Running::start(
+        peers::ffmpeg().args(["-re", "-stream_loop", "-1", "-i"]).arg(&clip).args(["-c", "copy", "-f", "flv", &url]),
+    );
+    // Two seconds into the stream: what a newcomer gets first is not from its beginning.
+    eventually("two seconds were published", || {
+        let (_, body) = server.get("/v1/sessions?kind=publish&stream=late&state=running");
+        body["sessions"][0]["frames"]["rx"].as_u64().is_some_and(|frames| frames > 140)
+    });
+    for ffmpeg in [peers::ffmpeg, peers::new_ffmpeg] {
+        let recording = dir.join("recording.mp4");
+        // Every stream that the player sees goes into the file, which cannot hold one of data.
+        let mut player = Running::start(
+            ffmpeg()
+                .args(["-y", "-rw_timeout", "10000000", "-i", &url, "-t", "1", "-map", "0", "-c", "copy"])
+                .arg(&recording),
+        );
+        assert!(player.wait(), "the player failed: {}", player.errors());
+        let output = peers::run(
+            Command::new("ffprobe")
+                .args(["-v", "error", "-show_entries", "stream=codec_type", "-of", "csv=p=0"])
+                .arg(&recording),
+        );
+        let mut kinds: Vec<_> = std::str::from_utf8(&output.stdout).unwrap().split_whitespace().collect();
+        kinds.sort_unstable();
+        assert_eq!(kinds, ["audio", "video"]);
+    }
+}
+
+#[test]
 fn a_refused_publisher_reads_why() {
     let server = Server::start("[admission]\npublish = \"deny\"");
     let (_dir, dir) = scratch();

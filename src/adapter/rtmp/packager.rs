@@ -33,15 +33,19 @@ impl Packager {
         let mut messages = Vec::new();
         // What went wrong with foreign bytes does not matter: the list ends there.
         let _ = reader.handle(now, &input, &mut messages);
+        let mut newest = base;
         let frames = messages.into_iter().filter_map(|message| {
-            // The wire has 32 bits of the timestamp: count on from the first.
+            let is_metadata = message.type_id == type_id::DATA_AMF0 && tag::is_metadata(&message.payload);
+            // The wire has 32 bits of the timestamp: count on from the first. That of metadata says nothing.
             let since = (message.timestamp_ms & 0xffff_ffff).wrapping_sub(base & 0xffff_ffff) & 0xffff_ffff;
-            let timestamp_ms = base.saturating_add(since);
+            let timestamp_ms = if is_metadata { newest } else { base.saturating_add(since) };
+            newest = timestamp_ms;
             match message.type_id {
                 type_id::AUDIO => Some(tag::frame(Track::Audio, timestamp_ms, message.payload)),
                 type_id::VIDEO => Some(tag::frame(Track::Video, timestamp_ms, message.payload)),
                 type_id::DATA_AMF0 => {
-                    Some(Frame::new(Track::Data, timestamp_ms, FrameFlags::default(), message.payload))
+                    let flags = FrameFlags { metadata: is_metadata, ..FrameFlags::default() };
+                    Some(Frame::new(Track::Data, timestamp_ms, flags, message.payload))
                 }
                 _ => None,
             }
@@ -57,7 +61,41 @@ impl Package for Packager {
             Track::Video => (6, type_id::VIDEO),
             Track::Data => (5, type_id::DATA_AMF0),
         };
-        let stream_id = PLAY_STREAM_ID;
-        write_message(out, self.chunk_size, chunk_stream, type_id, stream_id, frame.timestamp_ms, &frame.payload);
+        // `onMetaData` is about the whole stream. ffmpeg, and what is built on it, takes one of any other time for a stream
+        // of its own, which it then writes into every recording.
+        let is_metadata = frame.track == Track::Data && tag::is_metadata(&frame.payload);
+        let timestamp_ms = if is_metadata { 0 } else { frame.timestamp_ms };
+        write_message(out, self.chunk_size, chunk_stream, type_id, PLAY_STREAM_ID, timestamp_ms, &frame.payload);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    #[test]
+    fn metadata_goes_out_at_the_beginning_of_time_and_comes_back_at_its_own() {
+        let packager = Packager::new(&Settings::default());
+        let base = 5_000_000_000;
+        let metadata = Bytes::from_static(b"\x02\x00\x0aonMetaData\x05");
+        let cue = Bytes::from_static(b"\x02\x00\x0aonCuePoint\x05");
+        let is_metadata = FrameFlags { metadata: true, ..FrameFlags::default() };
+        let frames = [
+            tag::frame(Track::Video, base, Bytes::from_static(&[0x17, 1, 0, 0, 0, 9])),
+            tag::frame(Track::Audio, base + 20, Bytes::from_static(&[0xaf, 1, 9])),
+            Frame::new(Track::Data, base + 20, is_metadata, metadata.clone()),
+            Frame::new(Track::Data, base + 40, FrameFlags::default(), cue),
+        ];
+        let mut bytes = Vec::new();
+        for frame in &frames {
+            packager.package(frame, &mut bytes);
+        }
+        assert_eq!(packager.unpackage(Instant::now(), &bytes, base), frames);
+
+        bytes.clear();
+        packager.package(&frames[2], &mut bytes);
+        let (chunk_header, body) = bytes.split_at(bytes.len() - metadata.len());
+        assert_eq!((chunk_header.get(1..4), body), (Some(&[0; 3][..]), &metadata[..]));
     }
 }

@@ -54,6 +54,16 @@ impl TagInfo {
     }
 }
 
+/// `onMetaData` as an AMF0 string.
+const ON_METADATA: &[u8] = b"\x02\x00\x0aonMetaData";
+
+/// True for a data message that says what the whole stream is: size, codecs, bitrates. Other data messages belong to
+/// their time.
+#[must_use]
+pub fn is_metadata(body: &[u8]) -> bool {
+    body.starts_with(ON_METADATA)
+}
+
 /// A whole message body as a frame, its header read. A data message is metadata only if the caller,
 /// who can read it, says so afterwards.
 #[must_use]

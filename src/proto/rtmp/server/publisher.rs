@@ -30,8 +30,6 @@ const AGGREGATE_ITEMS_MAX: u32 = 1_024;
 const SET_DATA_FRAME: &[u8] = b"\x02\x00\x0d@setDataFrame";
 /// `@clearDataFrame`: likewise.
 const CLEAR_DATA_FRAME: &[u8] = b"\x02\x00\x0f@clearDataFrame";
-/// `onMetaData` as an AMF0 string.
-const ON_METADATA: &[u8] = b"\x02\x00\x0aonMetaData";
 
 /// One decoder configuration that was seen, by track and by what it said.
 #[derive(Clone, Copy, Debug)]
@@ -190,7 +188,7 @@ impl Publisher {
         if payload.is_empty() {
             return;
         }
-        let is_metadata = payload.starts_with(ON_METADATA);
+        let is_metadata = tag::is_metadata(&payload);
         let flags = FrameFlags { metadata: is_metadata && payload.len() <= KEPT_BYTES_MAX, ..FrameFlags::default() };
         let frame = Frame::new(Track::Data, timestamp_ms, flags, payload);
         if !is_metadata || self.metadata_meter.add(now, 1, METADATA_RATE, METADATA_RATE) {
