@@ -192,7 +192,7 @@ impl Rtmp {
         }
         self.look_at = now + LOOK_EVERY;
         // A player that is full is not asked by the pump: whether it fell out of the window is found here.
-        if self.prepare(now, core) == Due::GiveUp {
+        if let Due::GiveUp { .. } = self.prepare(now, core) {
             return Err(CloseReason::with(Reason::SlowConsumer, "overflows"));
         }
         let stall_after = core.settings.stall_after;
@@ -286,6 +286,15 @@ impl Rtmp {
     #[must_use]
     pub fn is_admitted(&self) -> bool {
         matches!(self.role, Role::Publishing(_) | Role::Playing(_))
+    }
+
+    /// When a player was last sent media; `None` for everybody else.
+    #[must_use]
+    pub fn media_written_at(&self) -> Option<Instant> {
+        match &self.role {
+            Role::Playing(it) => Some(it.last_write_at),
+            _ => None,
+        }
     }
 
     /// True while it publishes or asks to.

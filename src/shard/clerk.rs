@@ -71,7 +71,8 @@ struct Clock {
     next_report: Instant,
     lag_max: Duration,
     lag: Lag,
-    drain_began_at: Option<Instant>,
+    /// When the drain began, and how many viewers there were then.
+    drain_began: Option<(Instant, usize)>,
     stop_at: Cell<Option<Instant>>,
 }
 
@@ -83,7 +84,7 @@ impl Clock {
             next_report: now,
             lag_max: Duration::ZERO,
             lag: Lag::default(),
-            drain_began_at: None,
+            drain_began: None,
             stop_at: Cell::new(None),
         }
     }
@@ -312,9 +313,8 @@ impl Shard {
         self.say(now, ToControl::Report(Box::new(report)));
     }
 
-    /// Ends an even share of the sessions that are left: players first, publishers when their viewers are gone.
+    /// Ends viewers at an even rate, those first that have waited longest for media, and then publishers.
     fn drain_step(&self, now: Instant, clock: &mut Clock, deadline: Instant) {
-        let began = *clock.drain_began_at.get_or_insert(now);
         let connections: Vec<_> =
             self.connections.borrow().iter().map(|(_, connection)| Rc::clone(connection)).collect();
         if connections.is_empty() {
@@ -332,20 +332,24 @@ impl Shard {
             }
             return;
         }
+        let mut open: Vec<_> = connections.iter().filter(|connection| connection.is_open()).collect();
+        let is_viewer = |connection: &&Rc<Connection>| !connection.with_adapter(|adapter| adapter.is_publisher());
+        let viewers = || open.iter().copied().filter(is_viewer).count();
+        let (began, viewers_then) = *clock.drain_began.get_or_insert_with(|| (now, viewers()));
         // Publishers leave in the last tenth; before it, viewers leave in proportion to the time that has passed.
         let total = deadline.saturating_duration_since(began).mul_f64(0.9);
         let passed = now.saturating_duration_since(began);
-        let mut open: Vec<_> = connections.iter().filter(|connection| connection.is_open()).collect();
-        if passed >= total {
-            for connection in open {
-                self.guarded(connection, || self.end(connection, now, Reason::Drain.into(), true));
+        if passed < total {
+            open.retain(is_viewer);
+            let stay = viewers_then as u128 * (total - passed).as_nanos() / total.as_nanos().max(1);
+            let leave = open.len().saturating_sub(usize::try_from(stay).unwrap_or(usize::MAX));
+            if leave == 0 {
+                return;
             }
-            return;
+            open.sort_by_cached_key(|connection| connection.with_adapter(|adapter| adapter.media_written_at()));
+            open.truncate(leave);
         }
-        open.retain(|connection| !connection.with_adapter(|adapter| adapter.is_publisher()));
-        let ticks_left = total.saturating_sub(passed).as_millis() / self.tick.as_millis().max(1) + 1;
-        let share = open.len().div_ceil(usize::try_from(ticks_left).unwrap_or(usize::MAX).max(1));
-        for connection in open.into_iter().take(share) {
+        for connection in open {
             self.guarded(connection, || self.end(connection, now, Reason::Drain.into(), true));
         }
     }

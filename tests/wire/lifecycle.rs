@@ -32,6 +32,33 @@ fn sigterm_says_goodbye_and_ends_within_the_deadline() {
 }
 
 #[test]
+fn viewers_leave_one_by_one_over_the_whole_of_a_drain() {
+    let mut server = Server::start("[shard]\ncount = 1\ndrain_timeout = \"5s\"");
+    let mut publisher = Raw::publish(server.rtmp, "live", "drain").start();
+    publisher.send_picture(0);
+    let mut players: Vec<Raw> = (0..12).map(|_| Raw::play(server.rtmp, "live", "drain").start()).collect();
+    server.wait_for_sessions("kind=play", 12);
+    server.signal(libc::SIGTERM);
+    let began = Instant::now();
+    let mut left_at = vec![None; players.len()];
+    while left_at.contains(&None) {
+        assert!(began.elapsed() < PATIENCE, "{left_at:?}");
+        for (player, left_at) in players.iter_mut().zip(&mut left_at) {
+            player.pump_until(Duration::from_millis(1), |it| it.closed);
+            if player.closed && left_at.is_none() {
+                *left_at = Some(began.elapsed());
+            }
+        }
+    }
+    // Of the 4.5 s that are theirs, the first leaves at the beginning and the last in the last twelfth. A machine that
+    // stands still now and then makes them leave later, and together only if it stands still for seconds.
+    let (first, last) = (left_at.iter().flatten().min().unwrap(), left_at.iter().flatten().max().unwrap());
+    assert!(*last - *first > Duration::from_secs(2), "{left_at:?}");
+    publisher.drain();
+    assert_eq!(server.wait(PATIENCE).code(), Some(0), "{}", server.log());
+}
+
+#[test]
 fn nobody_is_admitted_while_draining() {
     let server = Server::start("[shard]\ndrain_timeout = \"20s\"");
     let mut publisher = Raw::publish(server.rtmp, "live", "stays").start();
