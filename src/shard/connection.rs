@@ -381,7 +381,7 @@ impl Shard {
                 Ok(())
             }
             Flow::Gone => Err(Ended::Peer(Reason::ClientReset.into())),
-            Flow::GiveUp => Err(Ended::Order(Reason::SlowConsumer.into())),
+            Flow::GiveUp => Err(Ended::Order(CloseReason::with(Reason::SlowConsumer, "overflows"))),
         }
     }
 

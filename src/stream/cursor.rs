@@ -27,7 +27,10 @@ pub enum Due {
         headers_changed: bool,
     },
     /// It keeps happening: close as `slow_consumer`.
-    GiveUp,
+    GiveUp {
+        /// Frames that this last time would have skipped; told once, 0 from then on.
+        dropped_frames: u64,
+    },
 }
 
 /// What a write completed.
@@ -88,8 +91,8 @@ enum State {
     Running,
     /// The rest of a frame is owed, and then as `Waiting`.
     Finishing { since: u64, why: Why },
-    /// It cannot go on.
-    Gone,
+    /// It cannot go on. The frame it fell out at, until that has been told.
+    Gone { since: Option<u64> },
 }
 
 /// Why a cursor waits.
@@ -154,7 +157,7 @@ impl Cursor {
                 if live.log().holds(self.offset, self.partial_end) {
                     return Due::Bytes(self.partial_end - self.offset);
                 }
-                self.state = State::Gone;
+                self.state = State::Gone { since: Some(since) };
             } else {
                 self.state = State::Waiting { since, why };
             }
@@ -167,12 +170,15 @@ impl Cursor {
                 return Due::Jumped { dropped_frames, headers_changed };
             }
         }
-        match self.state {
+        match &mut self.state {
             State::Running => match self.owed(live) {
                 0 => Due::Nothing,
                 bytes => Due::Bytes(bytes),
             },
-            State::Gone => Due::GiveUp,
+            State::Gone { since } => {
+                let dropped_frames = since.take().map_or(0, |since| live.log().next_seq().saturating_sub(since));
+                Due::GiveUp { dropped_frames }
+            }
             State::Waiting { .. } | State::Finishing { .. } => Due::Nothing,
         }
     }
@@ -202,7 +208,7 @@ impl Cursor {
                 });
                 log.fill(from, to, &mut filled);
             }
-            State::Waiting { .. } | State::Gone => {}
+            State::Waiting { .. } | State::Gone { .. } => {}
         }
         filled.count
     }
@@ -288,7 +294,7 @@ impl Cursor {
         match self.state {
             State::Running => live.log().end().saturating_sub(self.offset),
             State::Finishing { .. } => self.partial_end.saturating_sub(self.offset),
-            State::Waiting { .. } | State::Gone => 0,
+            State::Waiting { .. } | State::Gone { .. } => 0,
         }
     }
 
@@ -347,7 +353,7 @@ impl Cursor {
         self.overflows_at_ms.push(now_ms);
         if self.overflows_at_ms.len() >= settings.overflows_max.max(1) as usize {
             self.overflows_at_ms = Vec::new();
-            self.state = State::Gone;
+            self.state = State::Gone { since: Some(self.seq) };
         } else {
             self.leave(Why::Overflow);
         }

@@ -93,9 +93,11 @@ fn a_begun_frame_that_is_gone_for_good_ends_the_player() {
     player.drain(&stage);
     assert!(player.gone);
     assert_eq!(player.total, before, "never the rest of another frame");
+    assert_eq!(player.dropped, 1_000, "what it did not get is counted");
     player.gone = false;
     player.drain(&stage);
     assert!(player.gone, "it stays ended");
+    assert_eq!(player.dropped, 1_000, "and counted once");
 }
 
 #[test]

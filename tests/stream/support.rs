@@ -177,7 +177,10 @@ impl Player {
         while !self.gone {
             match self.cursor.due(&stage.live, &stage.settings, stage.now) {
                 Due::Nothing => break,
-                Due::GiveUp => self.gone = true,
+                Due::GiveUp { dropped_frames } => {
+                    self.dropped += dropped_frames;
+                    self.gone = true;
+                }
                 Due::Jumped { dropped_frames, headers_changed } => {
                     // A jump is only told between frames.
                     assert!(self.bytes.is_empty());

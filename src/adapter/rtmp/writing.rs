@@ -20,7 +20,7 @@ impl Rtmp {
     /// Writes what is due: the engine's own answers first, then the stream from the player's cursor on.
     pub fn write(&mut self, now: Instant, core: &mut Core, wire: &mut dyn Wire) -> Flow {
         match self.prepare(now, core) {
-            Due::GiveUp => return Flow::GiveUp,
+            Due::GiveUp { .. } => return Flow::GiveUp,
             Due::Nothing if self.engine.output().is_empty() => {
                 self.close_ending(now, core);
                 return Flow::Idle;
@@ -149,6 +149,9 @@ impl Rtmp {
                 it.headers = None;
             }
             due = it.cursor.due(&entry.live, &entry.settings, now);
+        }
+        if let Due::GiveUp { dropped_frames } = due {
+            jumped = Some(dropped_frames);
         }
         let mut header_bytes = 0;
         let mut header_frames = 0;
