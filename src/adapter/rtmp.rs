@@ -451,6 +451,10 @@ impl Rtmp {
                 ServerEvent::Play { request, stream, query } => {
                     self.on_request(now, core, Kind::Play, request, &stream, query.as_deref());
                 }
+                ServerEvent::Refused(kind, rule) => {
+                    self.close_ending(now, core);
+                    self.refuse_attempt(now, core, Some(kind), CloseReason::with(Reason::ProtocolError, rule));
+                }
                 ServerEvent::Ended(request) => self.on_ended(now, core, request),
                 ServerEvent::Pause(request, paused) => self.on_pause(request, paused),
                 ServerEvent::ReceiveAudio(request, wanted) => self.on_receive(request, Some(wanted), None),

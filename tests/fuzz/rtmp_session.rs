@@ -247,6 +247,7 @@ impl Owner {
                 }
                 ServerEvent::Publish { request, .. } => self.on_open(request, true),
                 ServerEvent::Play { request, .. } => self.on_open(request, false),
+                ServerEvent::Refused(..) => assert!(self.open.is_none(), "one role at a time"),
                 ServerEvent::Ended(request) => {
                     let open = self.open.take().expect("an end has a beginning");
                     assert_eq!(open.request, request);

@@ -1,5 +1,6 @@
 //! What `connect` says, and how it is answered.
 
+use sluicegate::names::Kind;
 use sluicegate::proto::rtmp::ProtocolError;
 use sluicegate::proto::rtmp::amf0::Value;
 use sluicegate::proto::rtmp::message::type_id;
@@ -134,7 +135,8 @@ fn rt_45_commands_without_arguments_are_refused_or_ignored() {
     peer.message(type_id::COMMAND_AMF0, 0, 0, &command_body("createStream", 1.0, &[])[..15]).unwrap();
     peer.message(type_id::COMMAND_AMF0, 0, 0, &[5]).unwrap();
     peer.message(type_id::COMMAND_AMF0, 0, 0, &[]).unwrap();
-    assert!(peer.events().is_empty());
+    let refused = |kind| ServerEvent::Refused(kind, "stream_name");
+    assert_eq!(peer.events(), [refused(Kind::Publish), refused(Kind::Play)]);
 }
 
 #[test]
@@ -162,11 +164,13 @@ fn rt_51_queries_with_two_readings_or_too_long_are_refused() {
     let parameters = |count: usize| vec!["a=b"; count].join("&");
     for query in ["token=1&token=2", "expires=1&expires=1", "sign=a&x=1&sign=b", &parameters(33), &"q".repeat(2049)] {
         refused(object([("app", text(&format!("live?{query}")))]), "NetConnection.Connect.Rejected");
-        for (name, code) in [("publish", "NetStream.Publish.BadName"), ("play", "NetStream.Play.StreamNotFound")] {
+        for (kind, code) in
+            [(Kind::Publish, "NetStream.Publish.BadName"), (Kind::Play, "NetStream.Play.StreamNotFound")]
+        {
             let mut peer = Peer::connected();
-            peer.command(1, name, 0.0, &[Value::Null, text(&format!("cam?{query}"))]).unwrap();
+            peer.command(1, kind.as_str(), 0.0, &[Value::Null, text(&format!("cam?{query}"))]).unwrap();
             assert_eq!(codes(&peer.replies()), [code]);
-            assert!(peer.events().is_empty());
+            assert_eq!(peer.events(), [ServerEvent::Refused(kind, "stream_query")]);
         }
     }
     let mut peer = Peer::connected();

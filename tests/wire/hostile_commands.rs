@@ -274,3 +274,29 @@ fn rt_55_sessions_that_follow_each_other_on_a_connection_have_a_record_each() {
     assert_eq!(bytes, player.received);
     calm.assert_undisturbed(&server);
 }
+
+#[test]
+fn rt_51_rt_56_a_request_that_cannot_be_one_is_an_attempt_with_its_reason() {
+    let server = Server::start("");
+    let mut calm = crate::support::calm::Calm::start(&server, "calm");
+    let long = "x".repeat(600);
+    let twice = "cam?token=a&token=b";
+    for (name, kind, rule) in [
+        ("", "live", "stream_name"),
+        (&long, "live", "stream_name"),
+        (twice, "live", "stream_query"),
+        ("cam", "later", "publish_type"),
+    ] {
+        let mut hand = Hand::connected(server.rtmp, "live");
+        hand.command(1, "publish", 5.0, &[Value::Null, text(name), text(kind)]);
+        hand.expect("it is refused", |it| !it.codes().is_empty());
+        let local = hand.local();
+        drop(hand);
+        assert_eq!(server.wait_for_attempt(local), ("protocol_error".into(), rule.into()), "{name} {kind}");
+    }
+    let mut player = Hand::connected(server.rtmp, "live");
+    player.command(1, "play", 5.0, &[Value::Null, text("")]);
+    player.expect_code("NetStream.Play.StreamNotFound");
+    assert_eq!(server.wait_for_attempt(player.local()), ("protocol_error".into(), "stream_name".into()));
+    calm.assert_undisturbed(&server);
+}

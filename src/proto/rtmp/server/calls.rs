@@ -2,9 +2,10 @@
 
 use std::mem;
 
+use crate::names::Kind;
 use crate::proto::rtmp::amf0::Value;
 use crate::proto::rtmp::chunk::RawMessage;
-use crate::proto::rtmp::server::command::{self, Call, NameProblem};
+use crate::proto::rtmp::server::command::{self, Call};
 use crate::proto::rtmp::server::meter::after;
 use crate::proto::rtmp::server::output::Level;
 use crate::proto::rtmp::server::trace::What;
@@ -127,15 +128,9 @@ impl Server {
         }
         let (stream, query) = match command::read_stream(call.arg(1)) {
             Ok(named) => named,
-            Err(NameProblem::Name) => {
-                return refuse(self, "NetStream.Publish.BadName", "The stream's name is not a valid name.");
-            }
-            Err(NameProblem::Query) => {
-                return refuse(
-                    self,
-                    "NetStream.Publish.BadName",
-                    "The stream's query is too long or says a parameter twice.",
-                );
+            Err(problem) => {
+                self.events.push_back(ServerEvent::Refused(Kind::Publish, problem.rule()));
+                return refuse(self, "NetStream.Publish.BadName", problem.description());
             }
         };
         // Recording is not the edge's business: `record` and `append` are published live (RT-56).
@@ -144,6 +139,7 @@ impl Server {
             Some(kind) => matches!(kind.as_str(), Some("live" | "record" | "append" | "LIVE" | "")),
         };
         if !is_known_type {
+            self.events.push_back(ServerEvent::Refused(Kind::Publish, "publish_type"));
             return refuse(self, "NetStream.Publish.Failed", "The publish type is none of live, record and append.");
         }
         let request = self.next_request(stream_id);
@@ -172,15 +168,9 @@ impl Server {
                 self.activity = Activity::PlayAsked(request);
                 self.events.push_back(ServerEvent::Play { request, stream, query });
             }
-            Err(NameProblem::Name) => {
-                refuse(self, "NetStream.Play.StreamNotFound", "The stream's name is not a valid name.");
-            }
-            Err(NameProblem::Query) => {
-                refuse(
-                    self,
-                    "NetStream.Play.StreamNotFound",
-                    "The stream's query is too long or says a parameter twice.",
-                );
+            Err(problem) => {
+                self.events.push_back(ServerEvent::Refused(Kind::Play, problem.rule()));
+                refuse(self, "NetStream.Play.StreamNotFound", problem.description());
             }
         }
     }

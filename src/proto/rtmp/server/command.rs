@@ -37,6 +37,24 @@ pub(super) enum NameProblem {
     Query,
 }
 
+impl NameProblem {
+    /// The rule that was broken.
+    pub(super) fn rule(self) -> &'static str {
+        match self {
+            Self::Name => "stream_name",
+            Self::Query => "stream_query",
+        }
+    }
+
+    /// What the peer's user reads.
+    pub(super) fn description(self) -> &'static str {
+        match self {
+            Self::Name => "The stream's name is not a valid name.",
+            Self::Query => "The stream's query is too long or says a parameter twice.",
+        }
+    }
+}
+
 /// One command as far as it could be read.
 #[derive(Debug, Default)]
 pub(super) struct Call {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::media::Frame;
+use crate::names::Kind;
 use crate::proto::rtmp::amf0::Value;
 use crate::proto::rtmp::chunk::{self};
 use crate::proto::rtmp::handshake::Handshake;
@@ -92,6 +93,9 @@ pub enum ServerEvent {
         /// The query without `?`.
         query: Option<String>,
     },
+    /// A `publish` or `play` that was refused here because what it says cannot be a request, and the rule that it broke.
+    /// The peer has been told.
+    Refused(Kind, &'static str),
     /// One frame of the accepted publish. Sequence headers, metadata and keyframes are flagged.
     Frame(Frame),
     /// The publish or play ended in good order (`FCUnpublish`, `closeStream`, `deleteStream`); the
