@@ -3,13 +3,16 @@
 //! A doorbell is a socket pair: the ringer sends one byte, the sleeper's executor polls the other end like any
 //! socket. An atomic flag says whether anybody is asleep, so that ringing an awake shard costs one load and no
 //! system call.
+//!
+//! A bell is heard by a task. Where the runtime sleeps although that task is due (see [`Ringer::nudge`]) only the kernel can
+//! wake the thread: a signal ends the system call in which it waits.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering, fence};
+use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
 
 use futures_lite::AsyncRead;
@@ -21,7 +24,12 @@ pub struct Ringer(Arc<Shared>);
 struct Shared {
     asleep: AtomicBool,
     bell: UnixStream,
+    /// The sleeper's thread, once it is there; 0 before.
+    thread: AtomicI32,
 }
+
+/// What interrupts a thread. By default nobody notices it, and nobody else here uses it.
+const INTERRUPT: libc::c_int = libc::SIGURG;
 
 /// The sleeper's end before it reaches its executor.
 pub struct Sleeper {
@@ -43,7 +51,8 @@ pub fn doorbell() -> io::Result<(Ringer, Sleeper)> {
     let (bell, ear) = UnixStream::pair()?;
     bell.set_nonblocking(true)?;
     ear.set_nonblocking(true)?;
-    let shared = Arc::new(Shared { asleep: AtomicBool::new(false), bell });
+    let shared = Arc::new(Shared { asleep: AtomicBool::new(false), bell, thread: AtomicI32::new(0) });
+    handle_interrupts();
     Ok((Ringer(Arc::clone(&shared)), Sleeper { shared, ear }))
 }
 
@@ -62,9 +71,19 @@ impl Ringer {
 impl Ringer {
     /// Wakes the sleeper whatever it says of itself: for one that is not heard of. A sleeper that is awake reads the byte
     /// when it looks next.
+    ///
+    /// The runtime (glommio 0.9) goes to sleep with tasks to run when the timer that is to interrupt them fires before the
+    /// first of them ran. If the one that listens to this bell is among them, or has not begun, nobody hears the byte. The
+    /// signal makes `io_uring_enter` return; should it come just before the thread waits there, the next one does.
     pub fn nudge(&self) {
         // A full pair wakes as well.
         let _ = send_byte(&self.0.bell);
+        let thread = self.0.thread.load(Ordering::Relaxed);
+        if thread != 0 {
+            // SAFETY: the call takes numbers. The thread is looked for in this process only, and where it has ended, another
+            // that has its number by now returns from a handler that does nothing.
+            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, INTERRUPT) };
+        }
     }
 }
 
@@ -79,7 +98,28 @@ fn send_byte(bell: &UnixStream) -> io::Result<()> {
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Has the signal interrupt what a thread waits for, and do nothing else.
+fn handle_interrupts() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: all zeros are a valid `sigaction`, without SA_RESTART among others; the handler touches nothing; both
+        // pointers are to values that live past the call, or null.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
+            libc::sigaction(INTERRUPT, &raw const action, std::ptr::null_mut());
+        }
+    });
+}
+
 impl Sleeper {
+    /// Says that the calling thread is the one to be woken.
+    pub fn arrive(&self) {
+        // SAFETY: the call takes nothing and cannot fail.
+        self.shared.thread.store(unsafe { libc::gettid() }, Ordering::Relaxed);
+    }
+
     /// Ties the doorbell to the executor of the calling thread.
     #[must_use]
     pub fn bind(self) -> Doorbell {
@@ -107,5 +147,40 @@ impl Doorbell {
             return Poll::Ready(());
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_waits_in_the_kernel_is_interrupted_and_no_other() {
+        let (ringer, sleeper) = doorbell().unwrap();
+        // Before it is there, a nudge is a byte.
+        ringer.nudge();
+        let is_there = Arc::new(AtomicBool::new(false));
+        let there = Arc::clone(&is_there);
+        let thread = std::thread::spawn(move || {
+            sleeper.arrive();
+            there.store(true, Ordering::SeqCst);
+            // SAFETY: no descriptors, so no pointer is read.
+            let result = unsafe { libc::poll(std::ptr::null_mut(), 0, -1) };
+            (result, io::Error::last_os_error().kind())
+        });
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !thread.is_finished() {
+            assert!(Instant::now() < deadline, "it waits on");
+            if is_there.load(Ordering::SeqCst) {
+                ringer.nudge();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(thread.join().unwrap(), (-1, io::ErrorKind::Interrupted));
+        // Nor does one that has gone take anybody with it.
+        ringer.nudge();
     }
 }

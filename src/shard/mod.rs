@@ -27,6 +27,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -151,13 +152,18 @@ const LAST_MAIL: Duration = Duration::from_secs(1);
 /// How long the executor lets tasks run before it looks at io_uring again.
 const PREEMPT_AFTER: Duration = Duration::from_millis(2);
 
+/// How often a shard that begins is woken, in case its runtime sleeps.
+const NUDGE_EVERY: Duration = Duration::from_millis(100);
+
 /// Starts a shard on a thread of its own. The thread ends when control says stop.
 ///
 /// # Errors
 /// When io_uring or the thread cannot be had.
 pub fn start(plan: Plan) -> io::Result<std::thread::JoinHandle<io::Result<()>>> {
-    let (ready, is_ready) = std::sync::mpsc::channel();
+    let (ready, is_ready) = mpsc::channel();
+    let (post, id) = (Arc::clone(&plan.post), plan.id);
     let thread = std::thread::Builder::new().name(format!("shard-{}", plan.id)).spawn(move || {
+        plan.sleeper.arrive();
         let placement = plan.cpu.map_or(Placement::Unbound, Placement::Fixed);
         let made = LocalExecutorBuilder::new(placement)
             .name(&format!("shard-{}", plan.id))
@@ -182,15 +188,21 @@ pub fn start(plan: Plan) -> io::Result<std::thread::JoinHandle<io::Result<()>>> 
             }
         }
     })?;
-    match is_ready.recv() {
-        Ok(Ok(())) => Ok(thread),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(io::Error::other("a shard's thread ended before it began")),
+    loop {
+        match is_ready.recv_timeout(NUDGE_EVERY) {
+            Ok(Ok(())) => return Ok(thread),
+            Ok(Err(error)) => return Err(error),
+            // Control, which wakes a shard that is not heard of, is not there yet.
+            Err(RecvTimeoutError::Timeout) => post.nudge_shard(id),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(io::Error::other("a shard's thread ended before it began"));
+            }
+        }
     }
 }
 
 impl Shard {
-    async fn run(plan: Plan, ready: std::sync::mpsc::Sender<io::Result<()>>) {
+    async fn run(plan: Plan, ready: mpsc::Sender<io::Result<()>>) {
         let mut bans = Bans::new(plan.bans_max);
         let now = Instant::now();
         for ban in plan.bans {
