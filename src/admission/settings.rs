@@ -258,7 +258,8 @@ pub struct JwtRule {
     /// A file with a key set (RFC 7517), read at start and again every `jwks_refresh`.
     #[serde(default)]
     pub jwks_file: String,
-    /// Where to fetch a key set, at start, every `jwks_refresh`, and when a token names an unknown key.
+    /// Where to fetch a key set, at start, every `jwks_refresh`, and when a token names an unknown key. Without user and
+    /// password.
     #[serde(default)]
     pub jwks_url: String,
     /// How often a key set is read again.
@@ -415,6 +416,9 @@ impl Settings {
             {
                 return wrong("admission.jwt.jwks_url".into(), "it begins with https:// (or http://)");
             }
+            if has_user_info(&rule.jwks_url) {
+                return wrong("admission.jwt.jwks_url".into(), "a user or password in a URL ends up in logs");
+            }
             if rule.jwks_refresh < Duration::from_secs(10) {
                 return wrong("admission.jwt.jwks_refresh".into(), "it must be at least 10 s");
             }
@@ -435,6 +439,15 @@ fn check_secrets(field: &str, secrets: &[Secret]) -> Result<(), SettingsError> {
         return wrong(&message);
     }
     Ok(())
+}
+
+/// True when a URL names a user or a password, read as browsers and our client do: they drop control characters, and any
+/// number of slashes may stand before the host, of either kind.
+fn has_user_info(url: &str) -> bool {
+    let plain: String = url.chars().filter(|c| !c.is_ascii_control()).collect();
+    let Some((_, rest)) = plain.split_once("://") else { return false };
+    let host = rest.trim_start_matches(['/', '\\']).split(['/', '\\', '?', '#']).next();
+    host.is_some_and(|host| host.contains('@'))
 }
 
 fn check_parameter(field: &str, name: &str) -> Result<(), SettingsError> {

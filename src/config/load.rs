@@ -415,15 +415,23 @@ impl Walk<'_> {
                         self.literal_secret.get_or_insert_with(|| path.to_owned());
                     }
                 }
-                Some(toml::Value::Array(texts)) if texts.iter().any(has_secret) => {
-                    let items = value.get_ref().as_array().into_iter().flatten();
-                    let literal = items.filter(|item| !self.substituted.contains(&item.span().start)).count();
-                    if literal > 0 {
-                        self.literal_secret.get_or_insert_with(|| path.to_owned());
-                    }
-                }
+                Some(toml::Value::Array(texts)) if texts.iter().any(has_secret) => self.secrets(path, &here, value),
                 Some(_) => {}
             }
+        }
+    }
+
+    /// A list of secrets, in which nothing but texts may stand: the reader's own message would quote what does.
+    fn secrets(&mut self, path: &str, here: &str, value: &Spanned<DeValue<'_>>) {
+        let mut wrong = |value: &Spanned<DeValue<'_>>, belongs: &str| {
+            let at = Some(self.lines.position(value.span().start));
+            let message = format!("{} stands where {belongs} belongs", kind_of(value.get_ref()));
+            self.problems.push(Problem::error(here, message).at(at));
+        };
+        let Some(items) = value.get_ref().as_array() else { return wrong(value, "a list of texts") };
+        items.iter().filter(|item| item.get_ref().as_str().is_none()).for_each(|item| wrong(item, "a text"));
+        if items.iter().any(|item| !self.substituted.contains(&item.span().start)) {
+            self.literal_secret.get_or_insert_with(|| path.to_owned());
         }
     }
 

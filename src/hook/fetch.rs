@@ -3,11 +3,9 @@
 use bytes::Bytes;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
-use reqwest::Url;
 use tokio::time::timeout;
 
 use crate::admission::Failure;
-use crate::admission::token::base64;
 use crate::hook::client::{StartError, uri};
 use crate::hook::http::Http;
 use crate::hook::settings::Settings;
@@ -42,15 +40,7 @@ impl Fetcher {
     async fn read(&self, url: &str) -> Result<String, Failure> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        let mut url = Url::parse(url).map_err(|_| Failure::Connect)?;
-        if let Some(credentials) = credentials(&url) {
-            headers.insert(header::AUTHORIZATION, credentials);
-            // They are said in the header and nowhere else.
-            if url.set_username("").and_then(|()| url.set_password(None)).is_err() {
-                return Err(Failure::Connect);
-            }
-        }
-        let uri = uri(url.as_str()).ok_or(Failure::Connect)?;
+        let uri = uri(url).ok_or(Failure::Connect)?;
         let mut response = self.http.send(Method::GET, uri, headers, Bytes::new()).await?;
         if response.status() != StatusCode::OK.as_u16() {
             return Err(Failure::Status(response.status()));
@@ -58,34 +48,4 @@ impl Fetcher {
         let body = response.body(DOCUMENT_BYTES_MAX).await?;
         String::from_utf8(body).map_err(|_| Failure::Malformed("text"))
     }
-}
-
-/// User and password of a URL, as RFC 7617 has them in a header.
-fn credentials(url: &Url) -> Option<HeaderValue> {
-    if url.username().is_empty() && url.password().is_none() {
-        return None;
-    }
-    let mut pair = unescape(url.username());
-    pair.push(b':');
-    pair.extend(unescape(url.password().unwrap_or_default()));
-    let mut text = base64::encode(&pair).replace('-', "+").replace('_', "/");
-    while !text.len().is_multiple_of(4) {
-        text.push('=');
-    }
-    let mut value = HeaderValue::from_str(&format!("Basic {text}")).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
-
-/// Undoes percent escapes; what only looks like one stays.
-fn unescape(text: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let escaped = after.get(..2).filter(|two| *first == b'%' && two.iter().all(u8::is_ascii_hexdigit));
-        let escaped = escaped.and_then(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok());
-        out.push(escaped.unwrap_or(*first));
-        rest = after.get(if escaped.is_some() { 2 } else { 0 }..).unwrap_or_default();
-    }
-    out
 }

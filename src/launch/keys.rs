@@ -65,15 +65,16 @@ fn plan(settings: &Settings, due: &mut BTreeMap<usize, Instant>) {
 
 /// Reads one key set and gives it to the desk. What was there before stays where that fails.
 async fn refresh(control: &Handle, fetcher: &Fetcher, index: usize, rule: &JwtRule) -> bool {
-    let (from, read) = if rule.jwks_url.is_empty() {
+    let (source, read) = if rule.jwks_url.is_empty() {
         (&rule.jwks_file, read_file(rule.jwks_file.clone()).await)
     } else {
         (&rule.jwks_url, fetcher.get(&rule.jwks_url).await.map_err(|failure| failure.as_str().to_owned()))
     };
     let set = match read {
-        Ok(text) => control.set_jwks(index, from.clone(), text).await.map_err(str::to_owned),
+        Ok(text) => control.set_jwks(index, source.clone(), text).await.map_err(str::to_owned),
         Err(error) => Err(error),
     };
+    let from = shown(rule);
     match set {
         Ok(keys) => tracing::debug!(ev = "key_set", rule = index, from, keys, "read"),
         Err(ref error) => {
@@ -81,6 +82,11 @@ async fn refresh(control: &Handle, fetcher: &Fetcher, index: usize, rule: &JwtRu
         }
     }
     set.is_ok()
+}
+
+/// Where the key set comes from, as the log may say it: what follows the path of a URL may be the issuer's secret.
+fn shown(rule: &JwtRule) -> &str {
+    if rule.jwks_url.is_empty() { &rule.jwks_file } else { rule.jwks_url.split(['?', '#']).next().unwrap_or_default() }
 }
 
 /// A file is read elsewhere: control waits for no disk.

@@ -600,6 +600,15 @@ fn settings_that_cannot_protect_are_refused_without_showing_the_secret() {
     }
     let rule = JwtRule { jwks_url: "ftp://x".into(), ..JwtRule::default() };
     assert_eq!(wrong(jwt(rule)), "admission.jwt.jwks_url");
+    for url in ["https://u:hunter2@x/", "http://u@x", "https:///u:hunter2@x/", "https://\t/\\u:hunter2@x", "http://@x"]
+    {
+        let rule = JwtRule { jwks_url: url.into(), ..JwtRule::default() };
+        assert_eq!(wrong(jwt(rule)), "admission.jwt.jwks_url", "{url:?}");
+    }
+    for url in ["https://x/@keys", "https://x?a=b@c", "http://x#@"] {
+        let rule = JwtRule { jwks_url: url.into(), ..JwtRule::default() };
+        assert_eq!(jwt(rule).check(), Ok(()), "{url}");
+    }
     let shown = format!("{:?}", keys(key_rule(&["hunter2hunter2hunter2hunter2"])));
     assert!(!shown.contains("hunter2") && shown.contains("***"));
 }

@@ -44,6 +44,32 @@ fn ap_14_number_where_a_token_belongs_is_not_shown() {
 }
 
 #[test]
+fn ap_14_number_where_a_list_has_secrets_is_not_shown() {
+    for (written, told) in [
+        ("[[admission.keys]]\nkeys = [1234567890123456789]\n", "f:2:9: error: admission.keys.keys: a whole number"),
+        ("[[admission.keys]]\nkeys = 1234567890123456789\n", "f:2:8: error: admission.keys.keys: a whole number"),
+        (
+            "[[admission.signed]]\nsecrets = [\"${SET}\", 98765432109876.54321]\n",
+            "f:2:22: error: admission.signed.secrets: a fraction",
+        ),
+        ("[[admission.jwt]]\nsecrets = [2026-11-20]\n", "f:2:12: error: admission.jwt.secrets: a date"),
+        ("[[hook.ask]]\nsecrets = [1234567]\n", "f:2:12: error: hook.ask.secrets: a whole number"),
+    ] {
+        let refused = refusal(written);
+        assert!(refused.iter().any(|line| line.starts_with(told)), "{refused:?}");
+        let shown = refused.join(" ");
+        assert!(!shown.contains("123456") && !shown.contains("98765") && !shown.contains("2026"), "{shown}");
+    }
+}
+
+#[test]
+fn ap_14_user_and_password_in_the_url_of_a_key_set_are_refused_and_not_shown() {
+    let refused = refusal("[[admission.jwt]]\njwks_url = \"https://u:pa55word@x/\"\n").join(" ");
+    assert!(refused.contains("jwks_url: a user or password in a URL ends up in logs"), "{refused}");
+    assert!(!refused.contains("pa55word"), "{refused}");
+}
+
+#[test]
 fn ap_14_short_token_is_told_by_its_number_and_length() {
     let refused = refusal("[admission]\npublish = \"loopback\"\n[[api.tokens]]\ntoken = \"short\"\nrole = \"read\"\n");
     assert_eq!(refused.len(), 1, "{refused:?}");

@@ -13,24 +13,18 @@ fn fetcher() -> Fetcher {
 }
 
 #[tokio::test]
-async fn a_document_is_fetched_with_user_and_password_in_the_header_that_is_for_them() {
+async fn documents_are_fetched_over_one_connection_and_with_no_headers_but_those_that_are_needed() {
     let back_end = BackEnd::saying(response("200 OK", "{\"keys\":[]}"));
     let address = back_end.address;
     let fetcher = fetcher();
-    for (who, authorization) in [
-        ("", None),
-        // What `printf 'anna:open>sesame?' | openssl base64` makes of it, and so on.
-        ("anna:open%3esesame%3F@", Some("Basic YW5uYTpvcGVuPnNlc2FtZT8=")),
-        ("anna@", Some("Basic YW5uYTo=")),
-        (":%zz%4@", Some("Basic OiV6eiU0")),
-    ] {
-        let text = fetcher.get(&format!("http://{who}{address}/keys?a=1")).await;
+    for _ in 0..2 {
+        let text = fetcher.get(&format!("http://{address}/keys?a=1")).await;
         assert_eq!(text.as_deref(), Ok("{\"keys\":[]}"));
         let requests = back_end.requests();
         let request = requests.last().unwrap();
         assert_eq!(request.head.lines().next(), Some("GET /keys?a=1 HTTP/1.1"));
         assert_eq!(request.header("host"), Some(address.to_string().as_str()));
-        assert_eq!(request.header("authorization"), authorization, "{who}");
+        assert_eq!(request.header("authorization"), None);
         assert_eq!(request.header("accept-encoding"), None);
         assert!(request.body.is_empty() && request.header("content-length").is_none(), "{}", request.head);
     }
