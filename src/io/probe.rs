@@ -8,6 +8,7 @@ use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 /// Rings that one executor of the runtime makes: main, latency, and the polling one for storage.
 pub const RINGS_PER_EXECUTOR: u64 = 3;
@@ -17,13 +18,20 @@ pub const RINGS_PER_EXECUTOR: u64 = 3;
 pub const IO_MEMORY_BYTES: usize = 64 << 10;
 
 /// The runtime refuses to start below this soft limit, whatever it really needs.
-const MEMLOCK_FLOOR_BYTES: u64 = 512 << 10;
+pub const MEMLOCK_FLOOR_BYTES: u64 = 512 << 10;
 
 /// The oldest kernel with every operation that the runtime submits.
 const KERNEL_MIN: (u32, u32) = (5, 8);
 
 /// From this kernel on, rings are charged to the memory control group and not to `RLIMIT_MEMLOCK`.
 const KERNEL_RINGS_IN_CGROUP: (u32, u32) = (5, 12);
+
+/// From this kernel on, they are charged to both.
+const KERNEL_RINGS_LOCKED_AGAIN: (u32, u32) = (6, 14);
+
+/// How long the kernel may take to give back what rings had locked after they were closed: it frees them in the
+/// background.
+const RELEASE: Duration = Duration::from_secs(1);
 
 /// What the server is going to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +63,7 @@ impl Plan {
     #[must_use]
     pub fn locked_bytes(self, kernel: Option<(u32, u32)>) -> u64 {
         let rings = match kernel {
-            Some(version) if version >= KERNEL_RINGS_IN_CGROUP => 0,
+            Some(version) if (KERNEL_RINGS_IN_CGROUP..KERNEL_RINGS_LOCKED_AGAIN).contains(&version) => 0,
             _ => self.ring_bytes(),
         };
         rings + self.buffer_bytes()
@@ -220,6 +228,15 @@ pub enum RingError {
         /// Bytes allowed (the soft limit, which is already as high as the hard one lets it be).
         available: u64,
     },
+    /// Enough may be locked, and others of the same user have locked some of it.
+    MemlockTaken {
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes allowed to all processes of the user together.
+        available: u64,
+        /// Other processes of the user that have rings, as far as they can be seen, and how many each has.
+        holders: Vec<(u32, usize)>,
+    },
     /// The kernel lacks operations.
     Operations {
         /// Their numbers in the kernel's own numbering.
@@ -260,6 +277,23 @@ impl fmt::Display for RingError {
                 needed.div_ceil(1_024),
                 needed.div_ceil(1_024)
             ),
+            Self::MemlockTaken { needed, available, holders } => {
+                write!(
+                    f,
+                    "locked memory is used up: {available} bytes are allowed to all processes of this user together, and \
+                     others leave less of them than the {needed} that are needed"
+                )?;
+                for (index, (process, rings)) in holders.iter().enumerate() {
+                    let before = if index == 0 { " (" } else { ", " };
+                    write!(f, "{before}process {process} has {rings} rings")?;
+                }
+                let after = if holders.is_empty() { "" } else { ")" };
+                write!(
+                    f,
+                    "{after}; set `LimitMEMLOCK=infinity` in the unit, `--ulimit memlock=-1` for a container, or a higher \
+                     `ulimit -l` before the start, or run as a user of its own"
+                )
+            }
             Self::Operations { missing } => write!(
                 f,
                 "this kernel's io_uring lacks the operations {missing:?}; run kernel {}.{} or newer",
@@ -275,8 +309,9 @@ impl fmt::Display for RingError {
 
 impl std::error::Error for RingError {}
 
-/// Makes all rings of `plan` with the flags that the runtime will use, asks for the operations that it will submit,
-/// and lets go of them. Call it after [`Resource::raise`].
+/// Makes all rings of `plan` with the flags that the runtime will use, registers buffers with each as it does, asks for
+/// the operations that it will submit, and lets go of them. Call it after [`Resource::raise`]. Where locked memory is
+/// limited it returns when the kernel has taken it back, so that whoever makes rings next finds it free.
 ///
 /// # Errors
 /// The cause, told apart as far as the kernel lets one.
@@ -286,28 +321,89 @@ pub fn rings(plan: Plan) -> Result<(), RingError> {
         return Err(RingError::OldKernel { found });
     }
     let available = Resource::LockedMemory.limit().map_err(RingError::Other)?.soft;
+    let is_limited = !has_ipc_lock();
     // Whoever may lock without limit still meets the runtime's own floor.
-    let needed = if has_ipc_lock() { MEMLOCK_FLOOR_BYTES } else { plan.memlock_needed(kernel) };
+    let needed = if is_limited { plan.memlock_needed(kernel) } else { MEMLOCK_FLOOR_BYTES };
     if available < needed {
         return Err(RingError::Memlock { needed, available });
     }
+    let buffer = Pages::new(IO_MEMORY_BYTES).map_err(RingError::Other)?;
+    let pinned_before = pinned_kib();
+    // Rings of a process that has just ended may still be charged to this user.
+    let until = Instant::now() + RELEASE;
     let mut held = Vec::new();
     for _ in 0..plan.shards {
         for flags in [0, IORING_SETUP_IOPOLL, 0] {
-            let ring = setup(plan.ring_depth, flags)
-                .map_err(|error| explain("io_uring_setup", error, plan.memlock_needed(None), available))?;
+            let ring = patiently(until, || setup(plan.ring_depth, flags))
+                .map_err(|error| explain("io_uring_setup", error, needed, available))?;
+            patiently(until, || register(&ring, &buffer))
+                .map_err(|error| explain("io_uring_register", error, needed, available))?;
             held.push(ring);
         }
     }
     let Some(ring) = held.first() else { return Ok(()) };
-    let missing = missing_operations(ring)
-        .map_err(|error| explain("io_uring_register", error, plan.memlock_needed(None), available))?;
+    let missing =
+        missing_operations(ring).map_err(|error| explain("io_uring_register", error, needed, available))?;
+    drop(held);
+    if is_limited && available < u64::MAX {
+        let until = Instant::now() + RELEASE;
+        while pinned_kib() > pinned_before && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
     if missing.is_empty() { Ok(()) } else { Err(RingError::Operations { missing }) }
 }
+
+/// Tries again what fails because too much memory is locked.
+fn patiently<T>(until: Instant, attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match attempt() {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Memory that this process has pinned by registering it, in KiB. The rings' own is not in it, and is given back with it.
+fn pinned_kib() -> u64 {
+    status_field("VmPin:").and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or(0)
+}
+
+/// Other processes of this user that have rings, and how many. Only those that let themselves be looked at.
+fn holders() -> Vec<(u32, usize)> {
+    let own = std::process::id();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = processes.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())));
+    // SAFETY: the call takes nothing and cannot fail.
+    let user = unsafe { libc::geteuid() };
+    let of_user = |path: &std::path::Path| {
+        use std::os::unix::fs::MetadataExt as _;
+        path.metadata().is_ok_and(|meta| meta.uid() == user)
+    };
+    let rings = |path: &std::path::Path| {
+        let descriptors = std::fs::read_dir(path.join("fd")).into_iter().flatten().flatten();
+        let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        targets.filter(|target| target.as_os_str() == "anon_inode:[io_uring]").count()
+    };
+    let mut holders: Vec<(u32, usize)> = processes
+        .filter(|(process, path)| *process != own && of_user(path))
+        .map(|(process, path)| (process, rings(&path)))
+        .filter(|(_, rings)| *rings > 0)
+        .collect();
+    holders.sort_unstable();
+    holders.truncate(HOLDERS_TOLD_MAX);
+    holders
+}
+
+/// Enough to see who it is.
+const HOLDERS_TOLD_MAX: usize = 8;
 
 fn explain(call: &'static str, error: io::Error, needed: u64, available: u64) -> RingError {
     let filtered = status_field("Seccomp:").is_some_and(|mode| mode == "2");
     match error.raw_os_error() {
+        Some(libc::ENOMEM) if available >= needed => RingError::MemlockTaken { needed, available, holders: holders() },
         Some(libc::ENOMEM) => RingError::Memlock { needed, available },
         Some(libc::EMFILE | libc::ENFILE) => RingError::Descriptors,
         Some(libc::EPERM | libc::EACCES) => match disabled_by_sysctl() {
@@ -365,6 +461,48 @@ fn setup(entries: usize, flags: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Anonymous memory of whole pages, and never part of a huge one: whoever registers a part of that with a ring is charged
+/// for all of it, two megabytes.
+struct Pages {
+    address: *mut libc::c_void,
+    bytes: usize,
+}
+
+impl Pages {
+    fn new(bytes: usize) -> io::Result<Self> {
+        let (rights, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new anonymous mapping wherever there is room touches no memory that anybody has.
+        let address = unsafe { libc::mmap(std::ptr::null_mut(), bytes, rights, kind, -1, 0) };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let pages = Self { address, bytes };
+        // A kernel without huge pages does not know the advice and does not need it.
+        // SAFETY: the range is the mapping just made, and the advice changes no byte of it.
+        let _ = unsafe { libc::madvise(pages.address, pages.bytes, libc::MADV_NOHUGEPAGE) };
+        Ok(pages)
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: the range is a mapping of ours, of which nothing else holds a pointer: rings pin pages, not addresses.
+        unsafe { libc::munmap(self.address, self.bytes) };
+    }
+}
+
+const IORING_REGISTER_BUFFERS: libc::c_uint = 0;
+
+fn register(ring: &OwnedFd, buffer: &Pages) -> io::Result<()> {
+    let buffer = libc::iovec { iov_base: buffer.address, iov_len: buffer.bytes };
+    // SAFETY: the kernel reads one `iovec` behind the pointer, which lives past the call, and pins the pages it names,
+    // which are mapped. Nothing is ever read into them, because no operation is submitted.
+    let done = unsafe {
+        libc::syscall(libc::SYS_io_uring_register, ring.as_raw_fd(), IORING_REGISTER_BUFFERS, &raw const buffer, 1)
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// `struct io_uring_probe_op`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
@@ -415,6 +553,7 @@ mod tests {
         assert_eq!(plan.buffer_bytes(), 65_536 * 3 * 2);
         assert_eq!(plan.locked_bytes(Some((5, 10))), plan.ring_bytes() + plan.buffer_bytes());
         assert_eq!(plan.locked_bytes(Some((6, 1))), plan.buffer_bytes());
+        assert_eq!(plan.locked_bytes(Some((6, 14))), plan.ring_bytes() + plan.buffer_bytes());
         assert_eq!(plan.memlock_needed(Some((6, 1))), MEMLOCK_FLOOR_BYTES);
         assert_eq!(Plan { shards: 64, ring_depth: 4_096 }.memlock_needed(Some((6, 1))), 12 << 20);
     }
@@ -430,6 +569,11 @@ mod tests {
             (RingError::NotBuilt, "CONFIG_IO_URING=y"),
             (RingError::Memlock { needed: 524_288, available: 65_536 }, "ulimit -l 512"),
             (RingError::Memlock { needed: 524_288, available: 65_536 }, "LimitMEMLOCK=infinity"),
+            (
+                RingError::MemlockTaken { needed: 786_432, available: 1 << 20, holders: vec![(7, 6), (9, 3)] },
+                "needed (process 7 has 6 rings, process 9 has 3 rings); set `LimitMEMLOCK=infinity`",
+            ),
+            (RingError::MemlockTaken { needed: 9, available: 9, holders: Vec::new() }, "needed; set `LimitMEMLOCK"),
             (RingError::Operations { missing: vec![26] }, "kernel 5.8 or newer"),
             (RingError::Descriptors, "LimitNOFILE="),
         ] {
@@ -441,9 +585,26 @@ mod tests {
     fn fa_22_errors_of_the_kernel_are_told_apart() {
         let of = |code| explain("io_uring_setup", io::Error::from_raw_os_error(code), 1_000, 10);
         assert!(matches!(of(libc::ENOMEM), RingError::Memlock { needed: 1_000, available: 10 }));
+        let enough = explain("io_uring_setup", io::Error::from_raw_os_error(libc::ENOMEM), 10, 1_000);
+        assert!(matches!(enough, RingError::MemlockTaken { needed: 10, available: 1_000, .. }), "{enough}");
         assert!(matches!(of(libc::EMFILE), RingError::Descriptors));
         assert!(matches!(of(libc::ENOSYS), RingError::NotBuilt | RingError::Seccomp { .. }));
         assert!(matches!(of(libc::EINVAL), RingError::Other(_)));
+    }
+
+    #[test]
+    fn fa_21_what_the_probe_locks_is_given_back_before_it_ends() {
+        let Ok(ring) = setup(32, 0) else { return };
+        let buffer = Pages::new(IO_MEMORY_BYTES).unwrap();
+        let before = pinned_kib();
+        register(&ring, &buffer).unwrap();
+        assert_eq!(pinned_kib(), before + (IO_MEMORY_BYTES as u64 >> 10), "no huge page is charged");
+        drop(ring);
+        let until = Instant::now() + Duration::from_secs(10);
+        while pinned_kib() > before {
+            assert!(Instant::now() < until, "the kernel does not give it back");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     #[test]

@@ -205,6 +205,12 @@ fn locked_memory(plan: Plan) -> (Level, String) {
         bytes(needed),
     );
     if probe::has_ipc_lock() {
+        // Of that the runtime knows nothing: it wants its floor from everybody.
+        let floor = probe::MEMLOCK_FLOOR_BYTES;
+        if limit.soft < floor {
+            let text = format!("{sum}; CAP_IPC_LOCK lifts the limit, but the runtime wants to see {}", bytes(floor));
+            return (Level::Fatal, text);
+        }
         return (Level::Fine, format!("{sum}, and CAP_IPC_LOCK lifts the limit"));
     }
     // Two generations run side by side during an upgrade. The rings' own test tells whether one fits.
