@@ -342,8 +342,7 @@ pub fn rings(plan: Plan) -> Result<(), RingError> {
         }
     }
     let Some(ring) = held.first() else { return Ok(()) };
-    let missing =
-        missing_operations(ring).map_err(|error| explain("io_uring_register", error, needed, available))?;
+    let missing = missing_operations(ring).map_err(|error| explain("io_uring_register", error, needed, available))?;
     drop(held);
     if is_limited && available < u64::MAX {
         let until = Instant::now() + RELEASE;

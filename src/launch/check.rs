@@ -1,13 +1,19 @@
 //! What a start would verify, with numbers: `sluicegate check`, and the first thing that `run` does.
 
 use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 
+use crate::admission::token::Tokens;
 use crate::config::check::{Unit, show};
 use crate::config::{Config, Loaded, Origin};
 use crate::io::memory::Bound;
 use crate::io::probe::{self, Plan, Resource};
-use crate::launch::Exit;
+use crate::launch::{Exit, keys};
+use crate::stdx::units;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,27 +126,118 @@ pub fn ports(config: &Config) -> Vec<(Finding, Option<Exit>)> {
     rtmp.chain([try_one("port api", config.api.listen)]).collect()
 }
 
+/// Tries whether the ledger could be had, and leaves nothing behind; nothing to say where none is configured.
+#[must_use]
+pub fn ledger(config: &Config) -> Option<Finding> {
+    let directory = Path::new(&config.ledger.directory);
+    if directory.as_os_str().is_empty() {
+        return None;
+    }
+    let (level, text) = match try_ledger(directory) {
+        Ok(true) => (Level::Fine, format!("{} can be used", directory.display())),
+        Ok(false) => (Level::Fine, format!("{} can be made", directory.display())),
+        Err(why) => (Level::Fatal, format!("ledger.directory: {why}")),
+    };
+    Some(Finding { level, what: "ledger", text })
+}
+
+/// True when the folder is there already.
+fn try_ledger(directory: &Path) -> Result<bool, String> {
+    let failed = |path: &Path, error: &io::Error| format!("{}: {error}", path.display());
+    if !directory.is_dir() {
+        // Made, as a start would, and removed again: what a file system permits is known by trying alone.
+        let mut made: Vec<PathBuf> = Vec::new();
+        let missing: Vec<&Path> = directory.ancestors().take_while(|path| !path.as_os_str().is_empty()).collect();
+        let outcome: Result<(), String> =
+            missing.into_iter().rev().filter(|path| !path.exists()).try_for_each(|path| {
+                DirBuilder::new().mode(0o700).create(path).map_err(|error| failed(path, &error))?;
+                made.push(path.to_owned());
+                Ok(())
+            });
+        let is_folder = directory.is_dir();
+        for path in made.iter().rev() {
+            // One that somebody has put something into meanwhile is theirs.
+            let _ = fs::remove_dir(path);
+        }
+        outcome?;
+        return if is_folder { Ok(false) } else { Err(format!("{} is not a folder", directory.display())) };
+    }
+    let lock = directory.join(LOCK_FILE);
+    match File::open(&lock) {
+        Ok(file) => match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(format!("{} is used by another server", directory.display())),
+            Err(TryLockError::Error(error)) => return Err(failed(&lock, &error)),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(&lock, &error)),
+    }
+    let trial = directory.join(format!(".check-{}", std::process::id()));
+    OpenOptions::new().create_new(true).write(true).mode(0o600).open(&trial).map_err(|error| failed(&trial, &error))?;
+    fs::remove_file(&trial).map_err(|error| failed(&trial, &error))?;
+    for entry in fs::read_dir(directory).map_err(|error| failed(directory, &error))?.flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "db") {
+            OpenOptions::new().write(true).open(&path).map_err(|error| failed(&path, &error))?;
+        }
+    }
+    Ok(true)
+}
+
+/// Whoever uses the folder of a ledger has this file locked.
+const LOCK_FILE: &str = "lock";
+
+/// Reads every key set that is a file, as a start will a moment later. Those of URLs are not asked for.
+#[must_use]
+pub fn key_sets(config: &Config) -> Vec<Finding> {
+    let Ok(mut tokens) = Tokens::new(&config.admission) else { return Vec::new() };
+    let rules = config.admission.jwt.iter().enumerate();
+    let files = rules.filter(|(_, rule)| rule.jwks_url.is_empty() && !rule.jwks_file.is_empty());
+    let look = |(index, rule): (usize, &crate::admission::settings::JwtRule)| {
+        let path = &rule.jwks_file;
+        let read = keys::read_file(path);
+        let (level, text) = match read.and_then(|text| Ok(tokens.set_jwks(index, path, &text)?)) {
+            Ok(count) => (Level::Fine, format!("{path}: {}", units::counted(count, "key"))),
+            Err(error) => (Level::Doubtful, format!("{path} cannot be read: {error}; its tokens would be refused")),
+        };
+        Finding { level, what: "key set", text }
+    };
+    files.map(look).collect()
+}
+
 /// `sluicegate check`.
 #[must_use]
 pub fn check(loaded: &Loaded) -> Exit {
     match &loaded.origin {
         Origin::Development => println!("no file: the open development profile, on loopback"),
-        Origin::File(path) => println!("{}: {} warnings", path.display(), loaded.warnings.len()),
+        Origin::File(path) => println!("{}", path.display()),
     }
     let mut findings = machine(&loaded.config);
     findings.extend(ports(&loaded.config).into_iter().map(|(finding, _)| finding));
+    findings.extend(ledger(&loaded.config));
+    findings.extend(key_sets(&loaded.config));
     for finding in &findings {
         println!("{finding}");
     }
+    let (sum, exit) = sum(&findings, loaded.warnings.len());
+    println!("{sum}");
+    exit
+}
+
+/// What it comes to, with the `warnings` about the file that were told before.
+fn sum(findings: &[Finding], warnings: usize) -> (String, Exit) {
     let count = |level| findings.iter().filter(|finding| finding.level == level).count();
-    let (fatal, doubtful) = (count(Level::Fatal), count(Level::Doubtful));
-    if fatal > 0 {
-        println!("a start would fail: {fatal} errors, {doubtful} warnings");
-        Exit::Configuration
-    } else {
-        println!("a start would succeed ({doubtful} warnings)");
-        Exit::Clean
+    let (errors, doubts) = (count(Level::Fatal), count(Level::Doubtful));
+    let all = units::counted(warnings + doubts, "warning");
+    if errors > 0 {
+        return (format!("a start would fail: {}, {all}", units::counted(errors, "error")), Exit::Configuration);
     }
+    let strict = match warnings {
+        0 => String::new(),
+        _ if doubts == 0 => ", and with --strict it would fail".into(),
+        some => format!(", and with --strict it would fail for {some} of them"),
+    };
+    (format!("a start would succeed ({all}){strict}"), Exit::Clean)
 }
 
 fn cores(shards: usize) -> (Level, String) {
@@ -298,6 +395,77 @@ mod tests {
         let (level, text) = memory_limit(1_000 << 20, 501 << 20);
         assert_eq!(level, Level::Doubtful);
         assert!(text.contains("1000 MiB") && text.contains("501 MiB"), "{text}");
+    }
+
+    fn with_ledger(directory: &Path) -> Config {
+        let mut config = Config::development();
+        config.ledger.directory = directory.to_str().unwrap().to_owned();
+        config
+    }
+
+    #[test]
+    fn a_ledger_that_cannot_be_made_or_is_in_use_is_fatal_and_nothing_is_left_behind() {
+        assert_eq!(ledger(&Config::development()), None);
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| ledger(&with_ledger(&folder.path().join(name))).unwrap();
+        fs::write(folder.path().join("file"), "").unwrap();
+        for name in ["file", "file/below"] {
+            assert_eq!(at(name).level, Level::Fatal, "{name}");
+        }
+        assert_eq!(ledger(&with_ledger(Path::new("/proc/sluicegate"))).unwrap().level, Level::Fatal);
+        assert_eq!(at("a/b/c").level, Level::Fine);
+        assert!(!folder.path().join("a").exists(), "what was made to try is left");
+
+        let directory = folder.path().join("ledger");
+        let settings = with_ledger(&directory).ledger;
+        let now = std::time::Instant::now();
+        let opened = crate::ledger::open(&settings, crate::stdx::clock::WallAnchor::now(), now).unwrap();
+        let held = at("ledger");
+        assert!(held.level == Level::Fatal && held.text.contains("used by another server"), "{held}");
+        drop(opened);
+        let names = || fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+        let before = names();
+        assert_eq!(at("ledger").level, Level::Fine);
+        assert_eq!(names(), before);
+    }
+
+    #[test]
+    fn a_key_set_that_cannot_be_read_is_a_warning() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("set.json");
+        let look = || {
+            let rule = crate::admission::settings::JwtRule {
+                jwks_file: path.to_str().unwrap().to_owned(),
+                ..crate::admission::settings::JwtRule::default()
+            };
+            let mut config = Config::development();
+            config.admission.jwt = vec![rule];
+            key_sets(&config).remove(0)
+        };
+        assert_eq!(look().level, Level::Doubtful);
+        fs::write(&path, "no key set").unwrap();
+        assert_eq!(look().level, Level::Doubtful);
+        let key = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+        fs::write(&path, key).unwrap();
+        assert_eq!((look().level, look().text.ends_with(": 1 key")), (Level::Fine, true), "{}", look());
+    }
+
+    #[test]
+    fn warnings_about_the_file_and_the_machine_are_one_sum() {
+        let finding = |level| Finding { level, what: "x", text: String::new() };
+        let doubtful = [finding(Level::Fine), finding(Level::Doubtful)];
+        let text = |findings: &[Finding], warnings| sum(findings, warnings).0;
+        assert_eq!(text(&[], 0), "a start would succeed (0 warnings)");
+        assert_eq!(text(&doubtful, 0), "a start would succeed (1 warning)");
+        assert_eq!(text(&[], 2), "a start would succeed (2 warnings), and with --strict it would fail");
+        assert_eq!(
+            text(&doubtful, 2),
+            "a start would succeed (3 warnings), and with --strict it would fail for 2 of them"
+        );
+        assert_eq!(
+            sum(&[finding(Level::Fatal), finding(Level::Doubtful)], 1),
+            ("a start would fail: 1 error, 2 warnings".into(), Exit::Configuration)
+        );
     }
 
     #[test]

@@ -66,7 +66,7 @@ fn plan(settings: &Settings, due: &mut BTreeMap<usize, Instant>) {
 /// Reads one key set and gives it to the desk. What was there before stays where that fails.
 async fn refresh(control: &Handle, fetcher: &Fetcher, index: usize, rule: &JwtRule) -> bool {
     let (source, read) = if rule.jwks_url.is_empty() {
-        (&rule.jwks_file, read_file(rule.jwks_file.clone()).await)
+        (&rule.jwks_file, read_file_elsewhere(rule.jwks_file.clone()).await)
     } else {
         (&rule.jwks_url, fetcher.get(&rule.jwks_url).await.map_err(|failure| failure.as_str().to_owned()))
     };
@@ -90,13 +90,18 @@ fn shown(rule: &JwtRule) -> &str {
 }
 
 /// A file is read elsewhere: control waits for no disk.
-async fn read_file(path: String) -> Result<String, String> {
-    let read = move || {
-        let size = std::fs::metadata(&path).map_err(|error| error.to_string())?.len();
-        if size > DOCUMENT_BYTES_MAX as u64 {
-            return Err(format!("it has {size} bytes, and a key set at most {DOCUMENT_BYTES_MAX}"));
-        }
-        std::fs::read_to_string(&path).map_err(|error| error.to_string())
-    };
-    tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(error.to_string()))
+async fn read_file_elsewhere(path: String) -> Result<String, String> {
+    tokio::task::spawn_blocking(move || read_file(&path)).await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+/// The text of a key set's file.
+///
+/// # Errors
+/// Why there is none.
+pub(crate) fn read_file(path: &str) -> Result<String, String> {
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > DOCUMENT_BYTES_MAX as u64 {
+        return Err(format!("it has {size} bytes, and a key set at most {DOCUMENT_BYTES_MAX}"));
+    }
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
 }

@@ -63,6 +63,12 @@ fn split_unit(text: &str) -> (&str, &str) {
     (number, unit.trim_start())
 }
 
+/// A number of things in words: `1 session`, `2 sessions`.
+#[must_use]
+pub fn counted(count: usize, one: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+}
+
 /// `#[serde(with = "units::duration")]` for a [`Duration`] field.
 pub mod duration {
     use super::{Deserializer, Duration, Serializer, Text, parse_duration};

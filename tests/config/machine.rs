@@ -110,7 +110,11 @@ fn fa_21_check_and_a_start_right_after_it_agree_about_locked_memory() {
         let (check, start) = (ran(&["check"]), ran(&["demo", "--seconds", "1"]));
         assert_eq!(check.0, start.0, "{bytes}\n{}\n{}", check.1, start.1);
         assert_eq!(check.0, if check.1.contains("error    locked memory") { Some(78) } else { Some(0) }, "{}", check.1);
-        assert!(!start.1.contains("registering buffers"), "the runtime was charged for more than it asked for: {}", start.1);
+        assert!(
+            !start.1.contains("registering buffers"),
+            "the runtime was charged for more than it asked for: {}",
+            start.1
+        );
     }
 }
 
