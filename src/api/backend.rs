@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admission::{Ban, Whom};
 use crate::control::{CommandError, Dependencies, Handle, Terminate, Terminated, View};
@@ -27,6 +27,8 @@ pub trait Backend: Send + Sync + 'static {
     fn dependencies(&self) -> Dependencies;
     /// Begins a drain.
     fn drain(&self, over: Duration);
+    /// Over how long a drain is spread when nobody says.
+    fn drain_timeout(&self) -> Duration;
     /// Has the configuration read again.
     fn reload(&self) -> Answer<'_, Result<Reloaded, ReloadError>>;
     /// A place in the order of events.
@@ -73,6 +75,8 @@ pub struct Server {
     pub control: Handle,
     /// Where reloads are asked for; there is room for [`RELOADS_MAX`].
     pub reloads: mpsc::Sender<ReloadRequest>,
+    /// `shard.drain_timeout` as it is in force.
+    pub drain_timeout: watch::Receiver<Duration>,
 }
 
 impl Backend for Server {
@@ -98,6 +102,10 @@ impl Backend for Server {
 
     fn drain(&self, over: Duration) {
         self.control.drain(over);
+    }
+
+    fn drain_timeout(&self) -> Duration {
+        *self.drain_timeout.borrow()
     }
 
     fn reload(&self) -> Answer<'_, Result<Reloaded, ReloadError>> {

@@ -176,7 +176,7 @@ struct KickArgs {
 
 #[derive(Debug, Args)]
 struct DrainArgs {
-    /// Over how long the goodbyes are spread, as "30s" or "10m"; at most a day [default: 30s].
+    /// Over how long the goodbyes are spread, as "30s" or "10m"; at most a day [default: `shard.drain_timeout` of the server].
     #[arg(long, value_name = "TIME", value_parser = drain_time)]
     over: Option<String>,
     #[command(flatten)]

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::time::Duration;
 
+use crate::config::check::{Unit, show};
 use crate::launch::Exit;
 use crate::launch::client::{Client, ClientError, Reloaded};
 
@@ -30,7 +30,7 @@ pub async fn reload(client: &Client) -> Exit {
 pub async fn drain(client: &Client, over: Option<&str>) -> Exit {
     match client.drain(over).await {
         Ok(draining) => {
-            println!("the server drains over {:?} and then ends", Duration::from_millis(draining.over_ms));
+            println!("the server drains over {} and then ends", show(Unit::Time, draining.over_ms));
             Exit::Clean
         }
         Err(error) => {

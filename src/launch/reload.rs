@@ -4,7 +4,9 @@
 //! their turn. A configuration is read and checked as a whole before anything of it takes effect.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
 
 use crate::api::auth::Door;
 use crate::api::backend::{ReloadError, Reloaded};
@@ -29,6 +31,8 @@ pub(crate) struct Reach<'a> {
     pub(crate) control: &'a Handle,
     /// The API's tokens and rate.
     pub(crate) door: &'a Door,
+    /// Over how long the API spreads a drain.
+    pub(crate) drain_timeout: &'a watch::Sender<Duration>,
     /// The level of the log, where this process has one.
     pub(crate) log: Option<&'a Log>,
 }
@@ -70,6 +74,7 @@ impl Reloader {
         // A shard that did not answer in time obeys when it runs again: the configuration is in force all the same.
         reach.door.configure(&effective.api, Instant::now());
         reach.control.sign_with(&effective.hook);
+        reach.drain_timeout.send_replace(effective.shard.drain_timeout);
         if let Some(log) = reach.log {
             log.set_level(&effective.log);
         }

@@ -103,8 +103,10 @@ fn reload<'a>(
     request: Option<ReloadRequest>,
 ) -> Reloading<'a> {
     let (control, door) = (running.control.clone(), Arc::clone(&running.door));
+    let drain_timeout = running.drain_timeout.clone();
     Box::pin(async move {
-        let outcome = reloader.reload(&Reach { control: &control, door: &door, log }).await;
+        let reach = Reach { control: &control, door: &door, drain_timeout: &drain_timeout, log };
+        let outcome = reloader.reload(&reach).await;
         // Who asked may have gone; the log says what came of it.
         let _ = request.map(|request| request.send(outcome));
         reloader
@@ -343,7 +345,8 @@ mod tests {
         let (control, _) = crate::control::start(&setup(), outside);
         let door = crate::api::auth::Door::new(&crate::api::Settings::default(), std::time::Instant::now()).into();
         let reloads = tokio::sync::mpsc::channel(1).1;
-        (Running { rtmp, api, shards: 2, stop, ended, control, door, reloads }, orders, end)
+        let drain_timeout = watch::Sender::new(Duration::from_secs(30));
+        (Running { rtmp, api, shards: 2, stop, ended, control, door, drain_timeout, reloads }, orders, end)
     }
 
     /// Waits for the end of a server without a file.

@@ -60,6 +60,8 @@ pub struct Running {
     pub control: control::Handle,
     /// The API's door, for new tokens.
     pub door: Arc<Door>,
+    /// Over how long a drain is spread that the API begins without a time, for a new one.
+    pub drain_timeout: watch::Sender<Duration>,
     /// Who asks the API for a reload.
     pub reloads: mpsc::Receiver<ReloadRequest>,
     /// The one order that launch gives. The control thread holds the receiver.
@@ -211,7 +213,8 @@ pub fn start_server(config: &Config) -> Result<Running, StartError> {
         }
     }
     let history = ledger.as_ref().map(|ledger| History::new(ledger.files()));
-    let backend = Server { control: handle.clone(), reloads: reloads_in };
+    let (drain_timeout, drain_timeout_now) = watch::channel(config.shard.drain_timeout);
+    let backend = Server { control: handle.clone(), reloads: reloads_in, drain_timeout: drain_timeout_now };
     let router = crate::api::router_behind(&door, backend, history, &config.api);
     let telling = Telling { ledger, tellers, fetcher };
     std::thread::Builder::new()
@@ -237,7 +240,7 @@ pub fn start_server(config: &Config) -> Result<Running, StartError> {
             let _ = ended_in.send(result);
         })
         .map_err(|error| StartError::Resource { what: "the control thread".into(), error })?;
-    Ok(Running { rtmp, api, shards: count, control, door, reloads, stop, ended })
+    Ok(Running { rtmp, api, shards: count, control, door, drain_timeout, reloads, stop, ended })
 }
 
 /// What the load of this process is made of.

@@ -132,6 +132,8 @@ async fn a_drain_is_taken_with_its_time() {
     let reply = client.post("/v1/drain", r#"{"over":"5s"}"#).await;
     assert_eq!((reply.status, &reply.json()["over_ms"]), (202, &5_000.into()));
     assert!(matches!(desk.orders().as_slice(), [Order::Drain(over)] if *over == Duration::from_secs(5)));
+    let reply = client.post("/v1/drain", "{}").await;
+    assert_eq!((reply.status, &reply.json()["over_ms"]), (202, &8_000.into()), "what is configured holds");
     desk.change(|view| view.draining = true);
     let ready = client.get("/readyz?verbose").await;
     assert_eq!((ready.status, &ready.json()["status"]), (503, &"draining".into()));

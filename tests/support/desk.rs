@@ -174,6 +174,10 @@ impl Backend for Desk {
         self.0.orders.lock().unwrap().push(Order::Drain(over));
     }
 
+    fn drain_timeout(&self) -> Duration {
+        Duration::from_secs(8)
+    }
+
     fn reload(&self) -> Answer<'_, Result<Reloaded, ReloadError>> {
         self.0.orders.lock().unwrap().push(Order::Reload);
         Box::pin(std::future::ready(self.0.reloaded.lock().unwrap().clone()))

@@ -59,6 +59,16 @@ fn viewers_leave_one_by_one_over_the_whole_of_a_drain() {
 }
 
 #[test]
+fn a_drain_without_a_time_takes_what_is_configured_now() {
+    let server = Server::start("[shard]\ndrain_timeout = \"60s\"");
+    let text = std::fs::read_to_string(server.config_path()).unwrap();
+    server.replace_config(&text.replace("\"60s\"", "\"7s\""));
+    assert_eq!(server.call("POST", "/v1/reload", None).0, 200);
+    let (status, answer) = server.call("POST", "/v1/drain", Some(&serde_json::json!({})));
+    assert_eq!((status, &answer["over_ms"]), (202, &7_000.into()), "{answer}");
+}
+
+#[test]
 fn nobody_is_admitted_while_draining() {
     let server = Server::start("[shard]\ndrain_timeout = \"20s\"");
     let mut publisher = Raw::publish(server.rtmp, "live", "stays").start();

@@ -18,8 +18,6 @@ use crate::stdx::units::parse_duration;
 
 /// How long a drain may take.
 const DRAIN_MAX: Duration = Duration::from_hours(24);
-/// Over how long a drain is spread when nobody says.
-const DRAIN_DEFAULT: Duration = Duration::from_secs(30);
 
 /// The server.
 #[derive(Serialize, ToSchema)]
@@ -127,12 +125,9 @@ pub struct Shard {
 #[derive(ToSchema)]
 #[allow(dead_code)] // Read by the description only; the values are read by `body`.
 pub struct DrainBody {
-    /// Over how long the goodbyes are spread: a duration with its unit, at most a day.
-    #[schema(
-        required = false,
-        default = "30s",
-        pattern = "^([1-9][0-9]{0,3}(ms|s)|[1-9][0-9]{0,2}m|([1-9]|1[0-9]|2[0-4])h)$"
-    )]
+    /// Over how long the goodbyes are spread: a duration with its unit, at most a day. Without it, what the server is
+    /// configured to.
+    #[schema(required = false, pattern = "^([1-9][0-9]{0,3}(ms|s)|[1-9][0-9]{0,2}m|([1-9]|1[0-9]|2[0-4])h)$")]
     over: String,
 }
 
@@ -179,7 +174,7 @@ pub(crate) async fn drain(State(api): State<Shared>, request: Request) -> Result
     Params::parse(request.uri().query(), &[])?;
     let mut body = body::read(request).await?;
     let over = match body.take_text("over")? {
-        None => DRAIN_DEFAULT,
+        None => api.control.drain_timeout(),
         Some(text) => parse_duration(&text).map_err(|message| Problem::body("over", message))?,
     };
     body.finish()?;
