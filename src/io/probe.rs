@@ -160,6 +160,16 @@ pub fn allowed_cores() -> Vec<usize> {
     (0..libc::CPU_SETSIZE as usize).filter(|core| unsafe { libc::CPU_ISSET(*core, &set) }).collect()
 }
 
+/// Rows and columns of the terminal that standard output is, if it is one that tells.
+#[must_use]
+pub fn terminal() -> Option<(usize, usize)> {
+    // SAFETY: an all-zero `winsize` is one of no size.
+    let mut size: libc::winsize = unsafe { mem::zeroed() };
+    // SAFETY: the call writes one `winsize` behind the pointer, which lives past it.
+    let done = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
+    (done == 0 && size.ws_row > 0 && size.ws_col > 0).then(|| (size.ws_row.into(), size.ws_col.into()))
+}
+
 /// The longest queue of pending connections that the kernel keeps, whatever is asked for.
 #[must_use]
 pub fn somaxconn() -> Option<u32> {

@@ -18,6 +18,8 @@ use crate::stdx::units::{Secret, parse_duration};
 
 /// The file that is used when none is named and it exists.
 pub const DEFAULT_FILE: &str = "sluicegate.toml";
+/// Where the commands that speak to a running server look for it.
+pub const DEFAULT_API: &str = "http://127.0.0.1:8081";
 /// The environment variable that holds the API token for the commands that speak to a running server.
 pub const TOKEN_VARIABLE: &str = "SLUICEGATE_TOKEN";
 
@@ -105,7 +107,7 @@ struct DemoArgs {
 #[derive(Debug, Args)]
 struct ApiArgs {
     /// The API of the server.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    #[arg(long, value_name = "URL", default_value = DEFAULT_API)]
     api: String,
     /// The API token; better given as `SLUICEGATE_TOKEN`, because other users can see command lines.
     #[arg(long, value_name = "TOKEN")]

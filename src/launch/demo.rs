@@ -60,7 +60,7 @@ pub fn demo(overrides: &Overrides, time: Option<Duration>) -> Exit {
         eprintln!("sluicegate: the demo needs an RTMP listener");
         return Exit::Configuration;
     };
-    let banner = banner(&config, &running, true);
+    let banner = format!("{}{}", banner(&config, &running, true), own_lines(rtmp));
     let client = match Client::new(&format!("http://{}", local(running.api)), None) {
         Ok(client) => client,
         Err(error) => {
@@ -92,6 +92,11 @@ pub fn demo(overrides: &Overrides, time: Option<Duration>) -> Exit {
     exit
 }
 
+/// What the banner of a demo says beside that of a server.
+fn own_lines(rtmp: SocketAddr) -> String {
+    format!("  demo     rtmp://{rtmp}/{APP}/{STREAM}   (the clip, to play along)\n  end      Ctrl-C\n")
+}
+
 /// Prints the table every second, until nobody reads it.
 async fn show(client: &Client, banner: &str) {
     let mut out = io::stdout();
@@ -99,7 +104,10 @@ async fn show(client: &Client, banner: &str) {
     loop {
         tokio::time::sleep(EVERY).await;
         let text = match client.sessions::<Session>(&[]).await {
-            Ok(sessions) => table::render(&sessions),
+            Ok(sessions) => {
+                let room = if clear { table::Room::below(&format!("{banner}\n")) } else { None };
+                table::render_in(&sessions, room)
+            }
             Err(error) => format!("{error}\n"),
         };
         let head = if clear { format!("{}{banner}\n", super::sessions::CLEAR) } else { "\n".to_owned() };
@@ -297,6 +305,12 @@ mod tests {
         let data = clip.messages.iter().find(|message| message.type_id == type_id::DATA_AMF0).unwrap();
         assert!(data.body.starts_with(b"\x02\x00\x0d@setDataFrame\x02\x00\x0aonMetaData"));
         assert_eq!(SET_DATA_FRAME.len(), 3 + 13);
+    }
+
+    #[test]
+    fn the_banner_names_the_stream_of_the_demo_and_how_it_ends() {
+        let lines = own_lines("127.0.0.1:1935".parse().unwrap());
+        assert!(lines.contains("rtmp://127.0.0.1:1935/demo/clip") && lines.contains("Ctrl-C"), "{lines}");
     }
 
     #[test]

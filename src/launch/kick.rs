@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 
 use crate::launch::Exit;
 use crate::launch::client::{Client, ClientError};
+use crate::stdx::units::counted;
 
 /// Whom, and how.
 #[derive(Clone, Debug, Default)]
@@ -60,9 +61,11 @@ async fn end(client: &Client, what: &Kick) -> Result<(String, Exit), ClientError
     }
     // Writing to a text cannot fail.
     let _ = if what.dry_run {
-        writeln!(text, "{} sessions match; nothing was done", done.matched)
+        let verb = if done.matched == 1 { "matches" } else { "match" };
+        writeln!(text, "{} {verb}; nothing was done", counted(done.matched, "session"))
     } else {
-        writeln!(text, "{} sessions matched, {} closed, {} banned", done.matched, done.closed, done.banned)
+        let matched = counted(done.matched, "session");
+        writeln!(text, "{matched} matched, {} closed, {} banned", done.closed, done.banned)
     };
     Ok((text, if done.matched == 0 { Exit::Failed } else { Exit::Clean }))
 }

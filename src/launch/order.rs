@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use crate::config::check::{Unit, show};
 use crate::launch::Exit;
 use crate::launch::client::{Client, ClientError, Reloaded};
+use crate::stdx::units::counted;
 
 /// Has the server read its configuration again, and prints what came of it. A configuration that is wrong ends with 78,
 /// as `check` does.
@@ -58,7 +59,8 @@ fn told(reloaded: &Reloaded) -> String {
         text.push_str("nothing has changed\n");
     }
     if reloaded.closed > 0 {
-        let _ = writeln!(text, "{} sessions were ended", reloaded.closed);
+        let were = if reloaded.closed == 1 { "was" } else { "were" };
+        let _ = writeln!(text, "{} {were} ended", counted(reloaded.closed, "session"));
     }
     text
 }

@@ -14,9 +14,11 @@ use crate::admission::settings::Access;
 use crate::api::backend::ReloadRequest;
 use crate::config::{Config, Loaded, Origin};
 use crate::launch::check::{self, Level};
+use crate::launch::cli::{DEFAULT_API, TOKEN_VARIABLE};
 use crate::launch::reload::{Reach, Reloader};
 use crate::launch::{Exit, Running, Stop, log, start_server};
 use crate::names::Kind;
+use crate::stdx::units::counted;
 
 /// How long each way to stop may take before the next begins.
 #[derive(Clone, Copy, Debug)]
@@ -203,7 +205,7 @@ pub(crate) async fn until_ended(
                 Stop::Now => patience.now,
             };
             deadline = Some(Instant::now() + within);
-            tracing::info!(ev = "stopping", how = ?stage, within = ?within, "the server is stopping");
+            tracing::info!(ev = "stopping", how = stage.as_str(), within = ?within, "the server is stopping");
             // A control thread that is gone is seen by `ended`.
             let _ = running.stop.send(stage);
         }
@@ -275,7 +277,7 @@ impl Signals {
 /// What a newcomer needs to know, in a few lines.
 #[must_use]
 pub fn banner(config: &Config, running: &Running, is_development: bool) -> String {
-    let mut out = format!("sluicegate {} on {} shards\n", env!("CARGO_PKG_VERSION"), running.shards);
+    let mut out = format!("sluicegate {} on {}\n", env!("CARGO_PKG_VERSION"), counted(running.shards, "shard"));
     let mut line = |what: &str, text: String| {
         // Writing to a text cannot fail.
         let _ = writeln!(out, "  {what:<8} {text}");
@@ -290,7 +292,7 @@ pub fn banner(config: &Config, running: &Running, is_development: bool) -> Strin
         }
     }
     line("API", format!("http://{}/v1/sessions", reachable(running.api)));
-    line("watch", "sluicegate sessions --watch".into());
+    line("watch", watch(config, running.api));
     if is_development {
         let also = if config.admission.publish == Access::Open {
             "anyone who reaches this address may publish and play"
@@ -300,6 +302,14 @@ pub fn banner(config: &Config, running: &Running, is_development: bool) -> Strin
         line("NOTE", format!("open development profile: {also}. A sluicegate.toml decides otherwise."));
     }
     out
+}
+
+/// The command that watches this server, as it works from this machine.
+fn watch(config: &Config, api: SocketAddr) -> String {
+    let token = if config.api.tokens.is_empty() { String::new() } else { format!("{TOKEN_VARIABLE}=<token> ") };
+    let url = format!("http://{}", reachable(api));
+    let at = if url == DEFAULT_API { String::new() } else { format!(" --api {url}") };
+    format!("{token}sluicegate sessions --watch{at}")
 }
 
 fn who(config: &Config, access: Access, kind: Kind) -> &'static str {
@@ -378,6 +388,19 @@ mod tests {
         }
         let text = banner(&Config::default(), &running, false);
         assert!(text.contains("(nobody may)") && !text.contains("development"), "{text}");
+        assert!(text.contains("  watch    sluicegate sessions --watch\n"), "{text}");
+    }
+
+    #[test]
+    fn banner_prints_a_command_that_reaches_this_server() {
+        let (running, ..) = running();
+        let mut config = Config::development();
+        let token = crate::stdx::units::Secret::new("0123456789abcdefghijkl".into());
+        config.api.tokens = vec![crate::api::settings::Token { token, role: crate::api::settings::Role::Read }];
+        let running = Running { api: "0.0.0.0:20002".parse().unwrap(), shards: 1, ..running };
+        let text = banner(&config, &running, false);
+        let command = "SLUICEGATE_TOKEN=<token> sluicegate sessions --watch --api http://127.0.0.1:20002\n";
+        assert!(text.contains(command) && text.contains("on 1 shard\n"), "{text}");
     }
 
     #[test]

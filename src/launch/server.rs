@@ -48,6 +48,19 @@ pub enum Stop {
     Now,
 }
 
+impl Stop {
+    /// The name used in the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::No => "no",
+            Self::Drain { .. } => "drain",
+            Self::Fast => "fast",
+            Self::Now => "now",
+        }
+    }
+}
+
 /// A server that runs on threads of its own.
 pub struct Running {
     /// Where RTMP really listens (a configured port 0 has its number here).

@@ -18,7 +18,7 @@ pub async fn sessions(client: &Client, filters: &[(&str, String)], json: bool, w
     let mut out = io::stdout();
     let clear = watch && !json && out.is_terminal();
     loop {
-        let text = match fetch(client, filters, json).await {
+        let text = match fetch(client, filters, json, clear).await {
             Ok(text) => text,
             // A watcher stays through a restart of the server; anything else will not mend itself.
             Err(error @ ClientError::Unreachable { .. }) if watch => format!("{error}\n"),
@@ -36,11 +36,12 @@ pub async fn sessions(client: &Client, filters: &[(&str, String)], json: bool, w
     }
 }
 
-async fn fetch(client: &Client, filters: &[(&str, String)], json: bool) -> Result<String, ClientError> {
+async fn fetch(client: &Client, filters: &[(&str, String)], json: bool, fits: bool) -> Result<String, ClientError> {
     if json {
         let rows: Vec<serde_json::Value> = client.sessions(filters).await?;
         return Ok(format!("{}\n", serde_json::Value::Array(rows)));
     }
     let rows: Vec<Session> = client.sessions(filters).await?;
-    Ok(table::render(&rows))
+    let room = if fits { table::Room::below("") } else { None };
+    Ok(table::render_in(&rows, room))
 }

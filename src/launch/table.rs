@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
+use crate::io::probe::terminal;
 use crate::launch::client::Session;
+use crate::stdx::units::counted;
 
 /// The widest text of one cell. Names come from peers.
 const CELL_CHARS_MAX: usize = 48;
@@ -11,9 +13,41 @@ const HEAD: [&str; 10] = ["ID", "KIND", "STATE", "STREAM", "REMOTE", "UPTIME", "
 /// Columns of numbers are flush right.
 const RIGHT: [bool; 10] = [false, false, false, false, false, true, true, true, true, true];
 
+/// What is left of a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Lines.
+    pub rows: usize,
+    /// Characters in one; a longer one takes the next too.
+    pub columns: usize,
+}
+
+impl Room {
+    /// What `text` and the line of the cursor leave of the terminal; nothing where standard output is none.
+    #[must_use]
+    pub fn below(text: &str) -> Option<Self> {
+        let (rows, columns) = terminal()?;
+        let room = Self { rows, columns };
+        let taken = text.lines().map(|line| room.lines(line)).sum::<usize>() + 1;
+        Some(Self { rows: rows.saturating_sub(taken), ..room })
+    }
+
+    /// The lines of a terminal that one of ours takes.
+    fn lines(self, line: &str) -> usize {
+        line.chars().count().div_ceil(self.columns.max(1)).max(1)
+    }
+}
+
 /// The table, with a line of sums, every line ended.
 #[must_use]
 pub fn render(sessions: &[Session]) -> String {
+    render_in(sessions, None)
+}
+
+/// The same, without those for whom there is no room: how many they are is told in their place. Else the head of the table
+/// would scroll away.
+#[must_use]
+pub fn render_in(sessions: &[Session], room: Option<Room>) -> String {
     let rows: Vec<[String; 10]> = sessions.iter().map(row).collect();
     let mut widths = HEAD.map(str::len);
     for row in &rows {
@@ -21,25 +55,47 @@ pub fn render(sessions: &[Session]) -> String {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let mut out = String::new();
-    line(&mut out, &HEAD.map(str::to_owned), &widths);
-    for row in &rows {
-        line(&mut out, row, &widths);
+    let head = line(&HEAD.map(str::to_owned), &widths);
+    let rows: Vec<String> = rows.iter().map(|row| line(row, &widths)).collect();
+    let sum = sums(sessions);
+    let shown = room.map_or(rows.len(), |room| fitting(room, &head, &rows, &sum));
+    let mut out = head;
+    out.extend(rows.iter().take(shown).map(String::as_str));
+    if shown < rows.len() {
+        // Writing to a text cannot fail.
+        let _ = writeln!(out, "… and {} more", rows.len() - shown);
     }
+    out.push_str(&sum);
+    out
+}
+
+/// How many rows fit between head and sums, with a line about the rest where not all do.
+fn fitting(room: Room, head: &str, rows: &[String], sum: &str) -> usize {
+    let left = room.rows.saturating_sub(room.lines(head.trim_end()) + room.lines(sum.trim_end()));
+    let lines = rows.iter().map(|row| room.lines(row.trim_end()));
+    if lines.clone().sum::<usize>() <= left {
+        return rows.len();
+    }
+    let ends = lines.scan(1, |end, lines| {
+        *end += lines;
+        Some(*end)
+    });
+    ends.take_while(|end| *end <= left).count()
+}
+
+fn sums(sessions: &[Session]) -> String {
     let of = |kind: &str| sessions.iter().filter(|session| session.kind == kind).count();
     let sum = |number: fn(&Session) -> u64| sessions.iter().map(number).sum::<u64>();
-    let _ = writeln!(
-        out,
-        "{} sessions: {} publish, {} play; rx {} at {}, tx {} at {}",
-        sessions.len(),
+    format!(
+        "{}: {} publish, {} play; rx {} at {}, tx {} at {}\n",
+        counted(sessions.len(), "session"),
         of("publish"),
         of("play"),
         size(sum(|s| s.bytes.rx)),
         rate(sum(|s| s.rates.rx_bps_10s)),
         size(sum(|s| s.bytes.tx)),
         rate(sum(|s| s.rates.tx_bps_10s)),
-    );
-    out
+    )
 }
 
 fn row(session: &Session) -> [String; 10] {
@@ -63,13 +119,14 @@ fn row(session: &Session) -> [String; 10] {
     ]
 }
 
-fn line(out: &mut String, cells: &[String; 10], widths: &[usize; 10]) {
+fn line(cells: &[String; 10], widths: &[usize; 10]) -> String {
     let mut text = String::new();
     for ((cell, width), right) in cells.iter().zip(widths).zip(RIGHT) {
         let _ = if right { write!(text, "{cell:>width$}  ") } else { write!(text, "{cell:<width$}  ") };
     }
-    out.push_str(text.trim_end());
-    out.push('\n');
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
 }
 
 /// A text that cannot steer the terminal, cut to its column.
@@ -161,5 +218,26 @@ mod tests {
         assert_eq!(column(lines[1], "127.0.0.1"), column(lines[2], "127.0.0.1"));
         assert!(lines[1].contains("1.0 kbit/s") && lines[2].contains("2.0 kbit/s"), "{text}");
         assert_eq!(lines[3], "2 sessions: 1 publish, 1 play; rx 8.0KiB at 2.0 kbit/s, tx 200B at 4.0 kbit/s");
+    }
+
+    #[test]
+    fn sessions_for_whom_the_terminal_has_no_room_are_counted_and_the_head_stays() {
+        let sessions = vec![Session { kind: "play".into(), ..Session::default() }; 9];
+        let lines = |rows, columns| {
+            let text = render_in(&sessions, Some(Room { rows, columns }));
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(11, 200).len(), 11, "all of them fit");
+        let cut = lines(10, 200);
+        assert_eq!(cut.len(), 10, "{cut:?}");
+        assert!(cut[0].starts_with("ID") && cut[9].starts_with("9 sessions"), "{cut:?}");
+        assert_eq!(cut[8], "… and 2 more");
+        // Each row takes two lines of so narrow a terminal, and so do head and sums.
+        let width = cut.iter().map(|line| line.chars().count()).min().unwrap().max(40);
+        let narrow = lines(11, width);
+        let taken: usize = narrow.iter().map(|line| line.chars().count().div_ceil(width)).sum();
+        assert!(taken <= 11 && narrow.len() < 11, "{narrow:?}");
+        assert_eq!(lines(0, 0).len(), 3, "head, count and sums are told in any case");
+        assert!(render(&sessions[..1]).contains("\n1 session: 0 publish, 1 play;"));
     }
 }

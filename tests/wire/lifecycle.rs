@@ -29,6 +29,7 @@ fn sigterm_says_goodbye_and_ends_within_the_deadline() {
     let closed: Vec<&str> = log.lines().filter(|line| line.contains("session_closed")).collect();
     assert_eq!(closed.len(), 11, "{log}");
     assert!(closed.iter().all(|line| line.contains("reason=drain")), "{log}");
+    assert!(log.contains("ev=stopping how=drain "), "{log}");
 }
 
 #[test]
