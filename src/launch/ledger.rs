@@ -9,11 +9,13 @@ use crate::launch::Exit;
 use crate::launch::cli::DEFAULT_FILE;
 use crate::launch::export::{ExportArgs, export};
 use crate::ledger::{FileError, vacuum, verify};
+use crate::stdx::units::counted;
 
 /// What can be done with the files of a ledger.
 #[derive(Debug, Subcommand)]
 pub enum LedgerCommand {
-    /// Look for damage; also while a server is using them. Exit 0, or 1 when something is wrong.
+    /// Look for damage; also while a server is using them. Exit 0, 1 when something is wrong, or 78 when
+    /// there is no ledger.
     Verify(FolderArgs),
     /// Give space that holds nothing back to the file system. Not while a server is using them (exit 75).
     Vacuum(FolderArgs),
@@ -91,6 +93,10 @@ fn verify_all(directory: &std::path::Path) -> Exit {
             return Exit::Resource;
         }
     };
+    if reports.is_empty() {
+        eprintln!("sluicegate: {}: there is no ledger in this folder", directory.display());
+        return Exit::Configuration;
+    }
     for report in &reports {
         let name = report.path.display();
         if report.is_newer {
@@ -98,10 +104,10 @@ fn verify_all(directory: &std::path::Path) -> Exit {
             continue;
         }
         println!(
-            "{name}: {} ({} sessions, {} attempts, {} to be told)",
+            "{name}: {} ({}, {}, {} to be told)",
             if report.damage.is_empty() { "whole" } else { "DAMAGED" },
-            report.sessions,
-            report.attempts,
+            counted(report.sessions, "session"),
+            counted(report.attempts, "attempt"),
             report.outbox,
         );
         for damage in &report.damage {
@@ -109,7 +115,7 @@ fn verify_all(directory: &std::path::Path) -> Exit {
         }
     }
     let bad = reports.iter().filter(|report| !report.is_whole()).count();
-    println!("{} files, {bad} with something wrong", reports.len());
+    println!("{}, {bad} with something wrong", counted(reports.len(), "file"));
     if bad == 0 { Exit::Clean } else { Exit::Failed }
 }
 
@@ -151,7 +157,7 @@ mod tests {
         let vacuum = || ledger(&LedgerCommand::Vacuum(args(folder.path())));
         let missing = args(&folder.path().join("missing"));
         assert_eq!(ledger(&LedgerCommand::Verify(missing)), Exit::Configuration);
-        assert_eq!((verify(), vacuum()), (Exit::Clean, Exit::Clean), "an empty folder is whole");
+        assert_eq!((verify(), vacuum()), (Exit::Configuration, Exit::Clean), "an empty folder is no ledger");
 
         let settings = crate::ledger::Settings {
             directory: folder.path().to_str().unwrap().to_owned(),

@@ -65,8 +65,8 @@ fn split_unit(text: &str) -> (&str, &str) {
 
 /// A number of things in words: `1 session`, `2 sessions`.
 #[must_use]
-pub fn counted(count: usize, one: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+pub fn counted<N: PartialEq + From<u8> + fmt::Display>(count: N, one: &str) -> String {
+    if count == N::from(1) { format!("1 {one}") } else { format!("{count} {one}s") }
 }
 
 /// `#[serde(with = "units::duration")]` for a [`Duration`] field.
