@@ -394,9 +394,6 @@ impl Settings {
         }
         for rule in &self.jwt {
             check_parameter("admission.jwt.parameter", &rule.parameter)?;
-            if !rule.secrets.is_empty() {
-                check_secrets("admission.jwt.secrets", &rule.secrets)?;
-            }
             let sources = [
                 !rule.secrets.is_empty(),
                 !rule.public_keys.is_empty(),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::admission::settings::Access;
+use crate::admission::{self, settings::Access};
 use crate::config::log::parse_level;
 use crate::config::{Config, Problem, Severity};
 use crate::names::Kind;
@@ -297,23 +297,13 @@ pub const RULES: &[Rule] = &[
 /// Everything that is wrong or doubtful.
 #[must_use]
 pub fn check(config: &Config) -> Vec<Problem> {
-    let mut problems: Vec<Problem> = RULES.iter().filter_map(|rule| rule.check(config)).collect();
+    let mut problems = values(config);
     listeners(config, &mut problems);
-    tokens(config, &mut problems);
     // What the API itself refuses to serve and nothing above has said yet.
     let is_told = problems.iter().any(|problem| problem.severity == Severity::Error && problem.key.starts_with("api."));
     if let (false, Err(error)) = (is_told, config.api.check()) {
         let key = if error.field.starts_with("api.tokens") { "api.tokens" } else { &error.field };
         problems.push(Problem::error(key, error.message.clone()));
-    }
-    // What the rooms know of their own settings beyond ranges.
-    if let Err(error) = config.admission.check() {
-        problems.push(Problem::error(error.field, error.message));
-    }
-    if let Err(error) = config.hook.check() {
-        // The list is what has a place in the file; which of it is meant is part of the sentence.
-        let list = error.field.split_once('[').map_or(error.field.as_str(), |(list, _)| list);
-        problems.push(Problem::error(list, error.to_string()));
     }
     if config.ledger.directory.is_empty() && config.hook.tell.iter().any(|tell| tell.enabled) {
         let message =
@@ -321,10 +311,52 @@ pub fn check(config: &Config) -> Vec<Problem> {
         problems.push(Problem::error("hook.tell", message));
     }
     contradictions(config, &mut problems);
+    problems
+}
+
+/// What is wrong with single values, whatever others say: true also of what can be read of a file with mistakes.
+#[must_use]
+pub fn values(config: &Config) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = RULES.iter().filter_map(|rule| rule.check(config)).collect();
+    tokens(config, &mut problems);
+    // What the rooms know of their own settings beyond ranges.
+    if let Err(error) = config.admission.check() {
+        let told = problems.len();
+        admission_rules(&config.admission, &mut problems);
+        if problems.len() == told {
+            problems.push(Problem::error(error.field, error.message));
+        }
+    }
+    if let Err(error) = config.hook.check() {
+        problems.push(Problem::error(error.field, error.message));
+    }
     if let Err(message) = parse_level(&config.log.level) {
         problems.push(Problem::error("log.level", message));
     }
     problems
+}
+
+/// What is wrong with each rule by itself, and so where it stands and not only with the first.
+fn admission_rules(settings: &admission::Settings, problems: &mut Vec<Problem>) {
+    use admission::Settings;
+    let mut check = |list: &str, index: usize, alone: Settings| {
+        if let Err(error) = alone.check() {
+            let key = error.field.replacen(&format!("admission.{list}"), &format!("admission.{list}[{index}]"), 1);
+            problems.push(Problem::error(key, error.message));
+        }
+    };
+    for (index, rule) in settings.rules.iter().enumerate() {
+        check("rules", index, Settings { rules: vec![rule.clone()], ..Settings::default() });
+    }
+    for (index, rule) in settings.keys.iter().enumerate() {
+        check("keys", index, Settings { keys: vec![rule.clone()], ..Settings::default() });
+    }
+    for (index, rule) in settings.signed.iter().enumerate() {
+        check("signed", index, Settings { signed: vec![rule.clone()], ..Settings::default() });
+    }
+    for (index, rule) in settings.jwt.iter().enumerate() {
+        check("jwt", index, Settings { jwt: vec![rule.clone()], ..Settings::default() });
+    }
 }
 
 fn listeners(config: &Config, problems: &mut Vec<Problem>) {

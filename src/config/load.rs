@@ -4,6 +4,7 @@
 //! gives the valid keys; every leaf is then read on its own, so that one wrong value does not hide the next.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -137,8 +138,13 @@ pub fn parse(bytes: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<(Conf
         let told = syntax.iter().enumerate().filter(|(n, error)| *n == 0 || error.message().contains("duplicate"));
         return Err(told
             .map(|(_, error)| {
-                Problem::error("", error.message().replace('\n', ", "))
-                    .at(error.span().map(|span| lines.position(span.start)))
+                let mut message = error.message().replace('\n', ", ");
+                // The place of a duplicate is that of its key.
+                let key = error.span().and_then(|span| text.get(span)).filter(|_| message.contains("duplicate key"));
+                if let Some(key) = key {
+                    message = message.replace("duplicate key", &format!("duplicate key `{}`", join("", key)));
+                }
+                Problem::error("", message).at(error.span().map(|span| lines.position(span.start)))
             })
             .collect());
     }
@@ -153,25 +159,32 @@ pub fn parse(bytes: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<(Conf
         failed: HashSet::new(),
         values: Vec::new(),
         literal_secret: None,
+        unusable: HashSet::new(),
     };
     for (key, value) in root.get_mut().iter_mut() {
         walk.substitute(key.get_ref(), value, env);
     }
     walk.table("", &[], root.get_ref(), &template);
-    let config = Config::deserialize(toml::de::Deserializer::from(root));
-    match config {
-        Ok(config) if walk.problems.is_empty() => {
-            Ok((config, Document { places: walk.places, literal_secret: walk.literal_secret }))
+    let Walk { mut problems, places, literal_secret, unusable, .. } = walk;
+    let document = Document { places, literal_secret };
+    if !problems.is_empty() {
+        prune(root.get_mut(), &unusable);
+    }
+    match Config::deserialize(toml::de::Deserializer::from(root)) {
+        Ok(config) if problems.is_empty() => Ok((config, document)),
+        // What is wrong with the values of the rest is told with it, so that nobody mends a file twice.
+        Ok(rest) => {
+            problems.extend(check::values(&rest).into_iter().map(|problem| document.place(problem)));
+            Err(sorted(problems))
         }
-        Ok(_) => Err(sorted(walk.problems)),
         Err(error) => {
-            if walk.problems.is_empty() {
+            if problems.is_empty() {
                 // Not reached as long as the walk knows every shape of a setting; the message stays mute because
                 // it could quote a secret.
                 let at = error.span().map(|span| lines.position(span.start));
-                walk.problems.push(Problem::error("", "the value cannot be used here").at(at));
+                problems.push(Problem::error("", "the value cannot be used here").at(at));
             }
-            Err(sorted(walk.problems))
+            Err(sorted(problems))
         }
     }
 }
@@ -185,10 +198,23 @@ pub struct Document {
 }
 
 impl Document {
-    /// Where `key` stands, if it stands there.
+    /// Where `key` stands, if it stands there. What is in a list is found at the list where it has no place of its own.
     #[must_use]
     pub fn position(&self, key: &str) -> Option<Position> {
-        self.places.get(key).copied()
+        let mut key = key;
+        loop {
+            if let Some(position) = self.places.get(key) {
+                return Some(*position);
+            }
+            let list = key.rfind('[')?;
+            // `list[0].key` is in `list[0]`, and that in `list`.
+            key = key.get(..key.rfind('.').filter(|dot| *dot > list).unwrap_or(list))?;
+        }
+    }
+
+    fn place(&self, problem: Problem) -> Problem {
+        let at = self.position(&problem.key);
+        problem.at(at)
     }
 }
 
@@ -200,9 +226,7 @@ fn finish(
     mut problems: Vec<Problem>,
 ) -> Result<Loaded, Refused> {
     problems.extend(check::check(&config));
-    for problem in &mut problems {
-        problem.at = document.position(&problem.key);
-    }
+    problems = problems.into_iter().map(|problem| document.place(problem)).collect();
     if let Origin::File(path) = &origin {
         let name = path.display().to_string();
         problems = problems.into_iter().map(|problem| problem.in_file(&name)).collect();
@@ -307,6 +331,8 @@ struct Walk<'a> {
     /// Values from the environment, with their names: they may be secrets, so no message shows them.
     values: Vec<(String, String)>,
     literal_secret: Option<String>,
+    /// Where the keys stand that are unknown or whose values cannot be read.
+    unusable: HashSet<usize>,
 }
 
 impl Walk<'_> {
@@ -352,10 +378,16 @@ impl Walk<'_> {
                 None => {
                     let hint = self.nearest(path, name, template);
                     self.problems.push(Problem::error(here, format!("there is no such key; {hint}")).at(Some(at)));
+                    self.unusable.insert(key.span().start);
                 }
                 Some(expected) => {
                     let keys: Vec<&str> = keys.iter().copied().chain([name]).collect();
+                    let before = self.problems.len();
                     self.value(&here, &keys, value, expected);
+                    let is_section = expected.is_table() && matches!(value.get_ref(), DeValue::Table(_));
+                    if !is_section && (self.problems.len() > before || self.failed_in(value)) {
+                        self.unusable.insert(key.span().start);
+                    }
                 }
             }
         }
@@ -373,8 +405,8 @@ impl Walk<'_> {
             {
                 let before = self.problems.len();
                 let Some(element) = expected_items.first() else { return };
-                for item in items {
-                    self.element(path, item, element);
+                for (index, item) in items.iter().enumerate() {
+                    self.element(path, index, item, element);
                 }
                 if self.problems.len() == before {
                     self.leaf(path, keys, value, expected);
@@ -389,21 +421,25 @@ impl Walk<'_> {
 
     /// One element of a list of tables: its keys and, for secrets, their type, because the reader's own message
     /// would quote the value.
-    fn element(&mut self, path: &str, item: &Spanned<DeValue<'_>>, expected: &toml::Value) {
+    fn element(&mut self, path: &str, index: usize, item: &Spanned<DeValue<'_>>, expected: &toml::Value) {
         let at = Some(self.lines.position(item.span().start));
         let (DeValue::Table(table), toml::Value::Table(expected)) = (item.get_ref(), expected) else {
             self.problems
                 .push(Problem::error(path, format!("{} stands where a table belongs", kind_of(item.get_ref()))).at(at));
             return;
         };
+        if let Some(at) = at {
+            self.places.insert(format!("{path}[{index}]"), at);
+        }
         for (key, value) in table {
             let name: &str = key.get_ref();
             let here = join(path, name);
+            let at = self.lines.position(key.span().start);
+            self.places.insert(join(&format!("{path}[{index}]"), name), at);
             match expected.get(name) {
                 None => {
-                    let at = Some(self.lines.position(key.span().start));
                     let hint = self.nearest(path, name, expected);
-                    self.problems.push(Problem::error(here, format!("there is no such key; {hint}")).at(at));
+                    self.problems.push(Problem::error(here, format!("there is no such key; {hint}")).at(Some(at)));
                 }
                 Some(toml::Value::String(_)) if value.get_ref().as_str().is_none() => {
                     let at = Some(self.lines.position(value.span().start));
@@ -448,7 +484,7 @@ impl Walk<'_> {
         let document = Spanned::new(self.root.clone(), single(first, inner));
         if let Err(error) = Config::deserialize(toml::de::Deserializer::from(document)) {
             let at = error.span().unwrap_or(value.span()).start;
-            let mut message = error.message().trim().replace('\n', ", ");
+            let mut message = plain(error.message().trim());
             if message.contains("socket address") {
                 message.push_str("; write an address and a port, as \"127.0.0.1:8081\" or \"[::1]:8081\"");
             }
@@ -458,7 +494,21 @@ impl Walk<'_> {
             if has_secret(expected) {
                 hide_texts(value, &mut message);
             }
+            // One of the valid values, which are no secret.
+            if let Some(near) = meant(error.message()) {
+                let _ = write!(message, "; did you mean `{near}`?");
+            }
             self.problems.push(Problem::error(path, message).at(Some(self.lines.position(at))));
+        }
+    }
+
+    /// True when a text below `value` wanted a variable that is not there: everything is said about it.
+    fn failed_in(&self, value: &Spanned<DeValue<'_>>) -> bool {
+        match value.get_ref() {
+            DeValue::String(_) => self.failed.contains(&value.span().start),
+            DeValue::Array(items) => items.iter().any(|item| self.failed_in(item)),
+            DeValue::Table(table) => table.values().any(|item| self.failed_in(item)),
+            _ => false,
         }
     }
 
@@ -491,6 +541,53 @@ impl Walk<'_> {
 /// Problems that get a hint. A file with more is something else, and searching for what each of a million keys
 /// might have meant would take minutes.
 const HINTS_MAX: usize = 200;
+
+/// Takes out what cannot be used, down to the sections; a list goes as a whole.
+fn prune(table: &mut DeTable<'_>, unusable: &HashSet<usize>) {
+    let all = std::mem::replace(table, DeTable::new());
+    let usable = all.into_iter().filter(|(key, _)| !unusable.contains(&key.span().start));
+    *table = usable
+        .map(|(key, mut value)| {
+            if let DeValue::Table(section) = value.get_mut() {
+                prune(section, unusable);
+            }
+            (key, value)
+        })
+        .collect();
+}
+
+/// What the reader says of a value, in words for those who know configurations and not our types.
+fn plain(message: &str) -> String {
+    let mut out = message.replace('\n', ", ");
+    for (types, words) in [
+        (&["usize", "u64", "u32", "u16", "u8"][..], "a whole number, 0 or more"),
+        (&["i64", "i32"], "a whole number"),
+        (&["a boolean"], "true or false"),
+        (&["a sequence"], "a list"),
+        (&["a string"], "a text"),
+    ] {
+        let written = types.iter().map(|name| format!("expected {name}")).find(|name| out.ends_with(name.as_str()));
+        if let Some(written) = written {
+            out = out.replace(&written, &format!("expected {words}"));
+        }
+    }
+    out
+}
+
+/// The value that was probably meant, where the reader says which there are.
+fn meant(message: &str) -> Option<&str> {
+    let (what, known) = message.split_once(", expected ")?;
+    nearest_value(what.strip_prefix("unknown variant `")?.strip_suffix('`')?, known)
+}
+
+/// The one of some words between backticks that is nearest to what was given, if any is near.
+fn nearest_value<'a>(given: &str, known: &'a str) -> Option<&'a str> {
+    let short: String = given.chars().take(64).flat_map(char::to_lowercase).collect();
+    let words = known.split('`').skip(1).step_by(2);
+    let near =
+        words.map(|word| (strsim::damerau_levenshtein(&short, word), word)).min_by_key(|(distance, _)| *distance);
+    near.filter(|(distance, _)| *distance <= 1 + short.chars().count() / 3).map(|(_, word)| word)
+}
 
 /// A table of one key.
 fn single<'i>(key: &str, value: Spanned<DeValue<'i>>) -> DeTable<'i> {

@@ -65,7 +65,7 @@ fn split_unit(text: &str) -> (&str, &str) {
 
 /// A number of things in words: `1 session`, `2 sessions`.
 #[must_use]
-pub fn counted<N: PartialEq + From<u8> + fmt::Display>(count: N, one: &str) -> String {
+pub fn counted<N: Copy + PartialEq + From<u8> + fmt::Display>(count: N, one: &str) -> String {
     if count == N::from(1) { format!("1 {one}") } else { format!("{count} {one}s") }
 }
 

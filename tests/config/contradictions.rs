@@ -76,7 +76,7 @@ fn cf_08_a_rule_behind_one_for_everybody_is_a_warning_that_names_both() {
 #[test]
 fn rules_that_cannot_be_obeyed_are_errors_at_their_place() {
     for (text, expected) in [
-        ("[[admission.jwt]]\nissuer = \"me\"\n", "f:3:13: error: admission.jwt: it needs secrets, public_keys"),
+        ("[[admission.jwt]]\nissuer = \"me\"\n", "f:3:1: error: admission.jwt[0]: it needs secrets, public_keys"),
         ("[[admission.keys]]\nkey = [\"x\"]\n", "did you mean `admission.keys.keys`?"),
         ("[[admission.rules]]\neffect = \"deny\"\nnetworks = [\"192.0.2.0/33\"]\n", "error: admission.rules: "),
         ("[[admission.rules]]\neffect = \"deny\"\napps = [\"a*\"]\n", "a pattern for apps is"),

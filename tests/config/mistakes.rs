@@ -63,9 +63,9 @@ fn cf_01_columns_count_characters_and_keys_are_shown_escaped() {
 fn cf_02_duplicate_key_is_an_error_at_its_second_place() {
     let refused = refusal("[shard]\ncount = 1\ncount = 2\n");
     assert_eq!(refused.len(), 1);
-    assert!(refused[0].starts_with("f:3:1: error: duplicate key"), "{refused:?}");
+    assert!(refused[0].starts_with("f:3:1: error: duplicate key `count`"), "{refused:?}");
     let refused = refusal("[shard]\ncount = 1\n[rtmp]\n[shard]\n");
-    assert!(refused[0].starts_with("f:4:2: error: duplicate key"), "{refused:?}");
+    assert!(refused[0].starts_with("f:4:2: error: duplicate key `shard`"), "{refused:?}");
 }
 
 #[test]
@@ -81,6 +81,67 @@ fn cf_02_wrong_types_are_all_told_at_once() {
     assert!(refused[2].starts_with("f:4:16: error: shard.rtmp_listen:") && refused[2].contains("127.0.0.1:8081"));
     assert!(refused[3].starts_with("f:6:13: error: stream.gop_bytes: `5` is not a size"), "{refused:?}");
     assert!(refused[4].starts_with("f:8:11: error: admission.publish: unknown variant `opn`"), "{refused:?}");
+}
+
+#[test]
+fn cf_01_unknown_keys_hide_no_other_mistakes() {
+    let refused = refusal(
+        "[shard]\ncuont = 2\nring_depth = 16\n[stream]\ngop_bytes = 5\nqueue_time = \"1ms\"\n[log]\nlevel = \"infoo\"\n\
+         [[admission.jwt]]\njwks_url = \"ftp://x\"\n[[hook.ask]]\nname = \"a\"\nurl = \"backend\"\n",
+    );
+    for (place, key) in [
+        ("2:1", "shard.cuont"),
+        ("3:1", "shard.ring_depth"),
+        ("5:13", "stream.gop_bytes"),
+        ("6:1", "stream.queue_time"),
+        ("8:1", "log.level"),
+        ("10:1", "admission.jwt[0].jwks_url"),
+        ("13:1", "hook.ask[0].url"),
+    ] {
+        let told = format!("f:{place}: error: {key}: ");
+        assert!(refused.iter().any(|line| line.starts_with(&told)), "{told} is not in {refused:#?}");
+    }
+    assert_eq!(refused.len(), 7, "{refused:#?}");
+}
+
+#[test]
+fn cf_01_what_is_misspelt_makes_no_mistakes_elsewhere() {
+    // The tokens and the ledger are there, under names that cannot be read.
+    let refused = refusal(
+        "[api]\nlisten = \"0.0.0.0:8081\"\n[[api.token]]\ntoken = \"0123456789abcdefghijkl\"\nrole = \"read\"\n\
+         [ledger]\ndirectry = \"x\"\n[[hook.tell]]\nname = \"a\"\nurl = \"http://a/\"\n",
+    );
+    assert_eq!(refused.len(), 2, "{refused:#?}");
+}
+
+#[test]
+fn cf_02_each_wrong_rule_is_told_at_its_place() {
+    let refused = refusal(
+        "[[admission.keys]]\nkeys = [\"0123456789abcdefghijklmn\"]\n[[admission.keys]]\nuser = \"x\"\nkeys = [\"short\"]\n\
+         [[admission.jwt]]\nsecrets = [\"short\"]\n[[admission.jwt]]\n",
+    );
+    for told in [
+        "f:5:1: error: admission.keys[1].keys: each needs at least 22 characters",
+        "f:7:1: error: admission.jwt[0].secrets: each needs at least 32 bytes",
+        "f:8:1: error: admission.jwt[1]: it needs secrets",
+    ] {
+        assert!(refused.iter().any(|line| line.starts_with(told)), "{told} is not in {refused:#?}");
+    }
+    assert!(!refused.iter().any(|line| line.contains("keys[0]")), "{refused:#?}");
+}
+
+#[test]
+fn cf_02_misspelt_values_are_sent_to_the_nearest_and_types_are_named_in_plain_words() {
+    let refused = refusal(
+        "[shard]\ncount = \"two\"\n[admission]\npublish = \"opne\"\nplay = \"whatever\"\n[api.datarhei]\nenabled = 1\n\
+         [[hook.ask]]\nname = \"a\"\nurl = \"http://a/\"\nplay_on_failure = \"alow\"\n",
+    );
+    let ends = |key: &str, end: &str| refused.iter().any(|line| line.contains(key) && line.ends_with(end));
+    assert!(ends("shard.count", "expected a whole number, 0 or more"), "{refused:#?}");
+    assert!(ends("admission.publish", "; did you mean `open`?"), "{refused:#?}");
+    assert!(ends("admission.play", "expected one of `open`, `loopback`, `deny`"), "{refused:#?}");
+    assert!(ends("api.datarhei.enabled", "expected true or false"), "{refused:#?}");
+    assert!(ends("hook.ask", "; did you mean `allow`?"), "{refused:#?}");
 }
 
 #[test]

@@ -83,7 +83,10 @@ impl Jwt {
                 None => secret.reveal().as_bytes().to_vec(),
             };
             if bytes.len() < SECRET_BYTES_MIN {
-                return Err(wrong("secrets", "each needs at least 32 bytes (RFC 7518 §3.2)"));
+                return Err(wrong(
+                    "secrets",
+                    "each needs at least 32 bytes (RFC 7518 §3.2), as `openssl rand -hex 32` makes them",
+                ));
             }
             own.push(Key { id: None, algorithms: HMAC, only: None, verifies: DecodingKey::from_secret(&bytes) });
         }
