@@ -20,8 +20,9 @@ pub struct Settings {
     /// How a line looks.
     pub format: Format,
     /// What is written: a level (`off`, `error`, `warn`, `info`, `debug`, `trace`), and after commas other levels
-    /// for single parts, as `info,sluicegate::shard=debug`. `debug` says something about every command of every
-    /// connection, which a busy server feels.
+    /// for single parts, as `info,sluicegate::hook=debug`. `debug` adds every question to a back end and what came of it,
+    /// streams whose publisher has gone, key sets that were read, connections to the API that ended early, and what a
+    /// start found. What libraries say below `info` is written where they are named, as `debug,hyper_util=debug`.
     pub level: String,
     /// Lines that may wait for a slow reader of standard error; beyond it lines are dropped and counted, because
     /// nothing else may wait for a log. A line is at most about 8 KiB and usually 200 bytes.
@@ -52,7 +53,7 @@ pub fn parse_level(text: &str) -> Result<String, String> {
         let level = level.to_ascii_lowercase();
         if !LEVELS.contains(&level.as_str()) || target.is_some_and(str::is_empty) {
             return Err(format!(
-                "`{part}` is not a level; write one of {}, or a part and its level as \"sluicegate::shard=debug\"",
+                "`{part}` is not a level; write one of {}, or a part and its level as \"sluicegate::hook=debug\"",
                 LEVELS.join(", ")
             ));
         }

@@ -13,7 +13,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -79,9 +79,18 @@ fn say_panic(info: &PanicHookInfo<'_>) {
     tracing::error!(ev = "panic", thread = thread.name().unwrap_or("unnamed"), at, "{message}");
 }
 
+/// A level without a part is ours: what libraries say below `info` is said to those who build on them, at every request,
+/// and is heard by whoever names them.
 fn targets(settings: &LogSettings) -> Result<Targets, String> {
-    parse_level(&settings.level)?.parse::<Targets>().map_err(|error| error.to_string())
+    let targets = parse_level(&settings.level)?.parse::<Targets>().map_err(|error| error.to_string())?;
+    let Some(level) = targets.default_level().filter(|level| *level > LevelFilter::INFO) else { return Ok(targets) };
+    let is_named = targets.iter().any(|(target, _)| target == OURS);
+    let targets = targets.with_default(LevelFilter::INFO);
+    Ok(if is_named { targets } else { targets.with_target(OURS, level) })
 }
+
+/// What the names of all our parts begin with.
+const OURS: &str = "sluicegate";
 
 fn writer(settings: &LogSettings, to: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default().buffered_lines_limit(settings.lines_max).lossy(true).thread_name("log").finish(to)
@@ -460,6 +469,27 @@ mod tests {
             tracing::warn!("heard too");
         });
         assert_eq!(lines.len(), 2, "{lines:?}");
+    }
+
+    #[test]
+    fn debug_is_about_the_server_and_not_about_its_libraries() {
+        let heard = |level: &str| {
+            let settings = LogSettings { level: level.into(), ..LogSettings::default() };
+            let lines = logged(&settings, &Pipe::default(), || {
+                tracing::debug!("ours");
+                tracing::trace!("traced");
+                tracing::debug!(target: "hyper_util::client", "theirs");
+                tracing::info!(target: "hyper_util::client", "worth it");
+            });
+            let words = ["ours", "traced", "theirs", "worth it"];
+            words.map(|word| lines.iter().any(|line| line.contains(word)))
+        };
+        assert_eq!(heard("info"), [false, false, false, true]);
+        assert_eq!(heard("debug"), [true, false, false, true]);
+        assert_eq!(heard("trace"), [true, true, false, true]);
+        assert_eq!(heard("debug,hyper_util=debug"), [true, false, true, true]);
+        assert_eq!(heard("debug,sluicegate=warn"), [false, false, false, true]);
+        assert_eq!(heard("warn"), [false; 4]);
     }
 
     #[test]
