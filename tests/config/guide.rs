@@ -99,3 +99,24 @@ fn levels_of_the_guide_are_levels() {
         assert!(cells[2].contains(&format!("`{level}`")), "{level}");
     }
 }
+
+#[test]
+fn samples_of_the_guide_are_configurations() {
+    let mut samples = 0;
+    for path in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guide")).unwrap() {
+        let path = path.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for sample in text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+            std::io::Write::write_all(&mut file, sample.as_bytes()).unwrap();
+            let env = |_: &str| Some("0123456789abcdef0123456789abcdef".to_owned());
+            let loaded = sluicegate::config::load(Some(file.path()), &sluicegate::config::Overrides::default(), &env);
+            assert!(loaded.is_ok(), "{}:\n{sample}\n{}", path.display(), loaded.unwrap_err());
+            samples += 1;
+        }
+    }
+    assert!(samples > 8, "{samples} samples were found");
+}
