@@ -82,7 +82,7 @@ fn fa_22_denied_registration_is_told_too() {
 
 #[test]
 fn fa_21_too_little_locked_memory_ends_with_78_and_tells_both_numbers_and_the_setting() {
-    let mut command = sluicegate(&["run"]);
+    let mut command = sluicegate(&["run", "--shards", "1"]);
     limit(&mut command, libc::RLIMIT_MEMLOCK, 64 << 10);
     let output = command.output().unwrap();
     let said = text(&output);
@@ -94,15 +94,15 @@ fn fa_21_too_little_locked_memory_ends_with_78_and_tells_both_numbers_and_the_se
 #[test]
 fn fa_21_check_and_a_start_right_after_it_agree_about_locked_memory() {
     // SAFETY: the call takes nothing and cannot fail.
-    let is_root = unsafe { libc::geteuid() } == 0;
+    if unsafe { libc::geteuid() } != 0 {
+        // What is locked counts for all processes of a user together, so it takes one that has nothing else.
+        return;
+    }
     for bytes in [512 << 10, 768 << 10, 1 << 20, 8 << 20] {
         let ran = |command: &[&str]| {
             let ports = ["--rtmp-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0", "--shards", "2"];
             let mut command = sluicegate(&[command, &ports].concat());
-            if is_root {
-                // A user that has nothing else: what is locked counts for all processes of a user together.
-                command.uid(100_000 + std::process::id()).current_dir("/");
-            }
+            command.uid(100_000 + std::process::id()).current_dir("/");
             limit(&mut command, libc::RLIMIT_MEMLOCK, bytes);
             let output = command.output().unwrap();
             (output.status.code(), text(&output))
@@ -110,11 +110,7 @@ fn fa_21_check_and_a_start_right_after_it_agree_about_locked_memory() {
         let (check, start) = (ran(&["check"]), ran(&["demo", "--seconds", "1"]));
         assert_eq!(check.0, start.0, "{bytes}\n{}\n{}", check.1, start.1);
         assert_eq!(check.0, if check.1.contains("error    locked memory") { Some(78) } else { Some(0) }, "{}", check.1);
-        assert!(
-            !start.1.contains("registering buffers"),
-            "the runtime was charged for more than it asked for: {}",
-            start.1
-        );
+        assert!(!start.1.contains("registering buffers"), "more was charged than was asked for: {}", start.1);
     }
 }
 
