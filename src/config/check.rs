@@ -302,8 +302,7 @@ pub fn check(config: &Config) -> Vec<Problem> {
     // What the API itself refuses to serve and nothing above has said yet.
     let is_told = problems.iter().any(|problem| problem.severity == Severity::Error && problem.key.starts_with("api."));
     if let (false, Err(error)) = (is_told, config.api.check()) {
-        let key = if error.field.starts_with("api.tokens") { "api.tokens" } else { &error.field };
-        problems.push(Problem::error(key, error.message.clone()));
+        problems.push(Problem::error(error.field, error.message));
     }
     if config.ledger.directory.is_empty() && config.hook.tell.iter().any(|tell| tell.enabled) {
         let message =
@@ -396,11 +395,12 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 fn tokens(config: &Config, problems: &mut Vec<Problem>) {
     let mut seen = HashSet::new();
     for (number, token) in (1..).zip(&config.api.tokens) {
+        let key = format!("api.tokens[{}].token", number - 1);
         let text = token.token.reveal();
         // AP-02 and the security defaults.
         if !is_long_enough(text) {
             problems.push(Problem::error(
-                "api.tokens",
+                key.clone(),
                 format!(
                     "token {number} has {} characters and needs at least {SECRET_CHARS_MIN} (128 bits of base64), as \
                      `openssl rand -base64 24` makes them",
@@ -410,10 +410,10 @@ fn tokens(config: &Config, problems: &mut Vec<Problem>) {
         }
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             let message = format!("token {number} holds a blank or a character that no HTTP header carries");
-            problems.push(Problem::error("api.tokens", message));
+            problems.push(Problem::error(key.clone(), message));
         }
         if !seen.insert(text) {
-            problems.push(Problem::error("api.tokens", format!("token {number} was named before")));
+            problems.push(Problem::error(key, format!("token {number} was named before")));
         }
     }
 }
