@@ -62,6 +62,12 @@ fn tell(change: &Change) -> Tell {
     }
 }
 
+/// What is told of an end that a start concludes.
+fn ends(event: &Event) -> Vec<Tell> {
+    let Event::Session(change) = event else { return Vec::new() };
+    vec![tell(change)]
+}
+
 struct Server {
     ledger: Ledger,
     start: Instant,
@@ -77,14 +83,11 @@ impl Server {
         let before: u64 = opened.totals().values().map(|sum| sum.sessions).sum();
         let (files, began) = (start.elapsed(), Instant::now());
         let cpu = own_cpu();
-        let recovered = opened.recover_for(PATIENCE, &mut |change| vec![tell(change)]).unwrap();
+        let recovered = opened.recover_for(PATIENCE, &mut ends).unwrap();
         let cpu = own_cpu() - cpu;
         let (is_recovered, early) = (opened.is_recovered(), recovered.sessions);
-        let ledger = if is_recovered {
-            opened.start().unwrap()
-        } else {
-            opened.start_recovering(Box::new(|change| vec![tell(change)])).unwrap()
-        };
+        let ledger =
+            if is_recovered { opened.start().unwrap() } else { opened.start_recovering(Box::new(ends)).unwrap() };
         let ready = start.elapsed();
         let mut server = Self { ledger, start, number: 0 };
         if early > 0 || !is_recovered {

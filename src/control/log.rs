@@ -150,7 +150,9 @@ fn stream(event: &StreamEvent) {
             info!(sid = %publisher, vhost, app, stream, worker = shard.0, resumed, "stream_online");
         }
         StreamWhat::Idle => debug!(vhost, app, stream, "stream_idle"),
-        StreamWhat::Offline => info!(vhost, app, stream, "stream_offline"),
+        StreamWhat::Offline { publisher, reason: CloseReason { reason, .. } } => {
+            info!(sid = %publisher, vhost, app, stream, reason = reason.as_str(), "stream_offline");
+        }
     }
 }
 

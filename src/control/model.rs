@@ -141,7 +141,7 @@ impl Model {
                     row.sample.published = false;
                 }
             }
-            StreamWhat::Offline => self.forget_if_over(view, &event.key, known),
+            StreamWhat::Offline { .. } => self.forget_if_over(view, &event.key, known),
         }
     }
 

@@ -97,6 +97,8 @@ struct Entry {
     takeover: Option<Takeover>,
     /// Where media comes from, or came from while the resume window runs.
     home: Option<ShardId>,
+    /// The session that brought it online last; set exactly while `home` is.
+    online: Option<SessionId>,
     /// Where the open relays come from; differs from `home` only within a step.
     fed_from: Option<ShardId>,
     /// The end of the resume window, while it runs.
@@ -275,6 +277,19 @@ impl Registry {
         self.due.first().map(|(at, _)| *at)
     }
 
+    /// The server ends: nobody comes back within a resume window, and whoever still holds a stream has lost it.
+    pub fn end(&mut self, now: Instant, reason: CloseReason) {
+        self.due.clear();
+        self.orders.clear();
+        let entries = std::mem::take(&mut self.entries).into_iter();
+        let mut online: Vec<_> = entries.filter_map(|(key, entry)| Some((entry.online?, key))).collect();
+        // In the order in which they came.
+        online.sort_unstable();
+        for (publisher, key) in online {
+            self.happened(now, &key, StreamWhat::Offline { publisher, reason });
+        }
+    }
+
     /// The next thing to do; to be drained after every call.
     pub fn poll(&mut self) -> Option<Action> {
         self.actions.pop_front()
@@ -343,6 +358,7 @@ impl Registry {
         let resumed = entry.home.is_some();
         let publisher = facts.id;
         entry.home = Some(shard);
+        entry.online = Some(publisher);
         entry.idle_until = None;
         entry.publisher = Some(Publisher { shard, facts });
         // The verdict goes before the relays, so that the shard has the stream when it is told to copy it.
@@ -352,12 +368,14 @@ impl Registry {
     }
 
     fn go_offline(&mut self, now: Instant, key: &StreamKey) {
-        if let Some(entry) = self.entries.get_mut(key) {
-            entry.idle_until = None;
-            entry.home = None;
-        }
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        entry.idle_until = None;
+        entry.home = None;
+        let publisher = entry.online.take();
         self.settle(key);
-        self.happened(now, key, StreamWhat::Offline);
+        if let Some(publisher) = publisher {
+            self.happened(now, key, StreamWhat::Offline { publisher, reason: Reason::StreamEnded.into() });
+        }
     }
 
     fn happened(&mut self, at: Instant, key: &StreamKey, what: StreamWhat) {

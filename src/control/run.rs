@@ -268,6 +268,7 @@ impl Control {
             }
             self.note_dropped(&outbox);
             if self.is_over(now, &outbox) {
+                self.end_streams(now, &mut outbox, &mut mailbox);
                 return;
             }
 
@@ -639,6 +640,16 @@ impl Control {
             tracing::error!(worker = shard.0, "shard_did_not_stop");
         }
         true
+    }
+
+    /// Nobody publishes any more, and whoever follows streams must not believe that they live for ever.
+    fn end_streams<M: Mailbox>(&mut self, now: Instant, outbox: &mut Outbox, mailbox: &mut M) {
+        self.registry.end(now, Reason::Drain.into());
+        self.carry_out(outbox, mailbox);
+        self.shared.happened.notify_waiters();
+        if !self.journal.has_record() {
+            self.shared.recorded.notify_waiters();
+        }
     }
 
     fn note_dropped(&mut self, outbox: &Outbox) {

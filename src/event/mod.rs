@@ -46,7 +46,7 @@ impl Event {
             Self::Stream(event) => match event.what {
                 StreamWhat::Online { .. } => "stream.online",
                 StreamWhat::Idle => "stream.idle",
-                StreamWhat::Offline => "stream.offline",
+                StreamWhat::Offline { .. } => "stream.offline",
             },
             Self::Attempt(_) => "attempt",
             Self::Server(event) => match event.what {
@@ -70,12 +70,15 @@ impl Event {
         }
     }
 
-    /// The session it happened to, or the publisher that brought a stream online.
+    /// The session it happened to, or the publisher that brought a stream online and was its last.
     #[must_use]
     pub fn session_id(&self) -> Option<SessionId> {
         match self {
             Self::Session(change) => Some(change.facts.id),
-            Self::Stream(StreamEvent { what: StreamWhat::Online { publisher, .. }, .. }) => Some(*publisher),
+            Self::Stream(StreamEvent {
+                what: StreamWhat::Online { publisher, .. } | StreamWhat::Offline { publisher, .. },
+                ..
+            }) => Some(*publisher),
             Self::Stream(_) | Self::Attempt(_) | Self::Server(_) => None,
         }
     }
@@ -116,8 +119,13 @@ pub enum StreamWhat {
     },
     /// The publisher left; the resume window runs.
     Idle,
-    /// The resume window passed.
-    Offline,
+    /// It is over: the resume window passed, the server ends, or an earlier life of it died.
+    Offline {
+        /// The session that brought it online last.
+        publisher: SessionId,
+        /// Why.
+        reason: CloseReason,
+    },
 }
 
 /// A connection or request that was refused before it became a session.
@@ -200,7 +208,12 @@ mod tests {
         for (event, name, session, has_stream) in [
             (stream(online), "stream.online", Some(publisher), true),
             (stream(StreamWhat::Idle), "stream.idle", None, true),
-            (stream(StreamWhat::Offline), "stream.offline", None, true),
+            (
+                stream(StreamWhat::Offline { publisher, reason: crate::session::Reason::StreamEnded.into() }),
+                "stream.offline",
+                Some(publisher),
+                true,
+            ),
             (attempt, "attempt", None, false),
             (server(ServerWhat::Ready), "server.ready", None, false),
             (server(ServerWhat::Draining), "server.draining", None, false),

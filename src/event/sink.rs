@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::admission::AppPattern;
-use crate::event::{Event, StreamWhat};
+use crate::event::{Event, StreamEvent, StreamWhat};
 use crate::names::Kind;
 use crate::session::What;
 use crate::stdx::clock::WallAnchor;
@@ -103,7 +103,7 @@ impl Weight {
                 }
             },
             Event::Stream(event) => match event.what {
-                StreamWhat::Online { .. } | StreamWhat::Offline => Self::Must,
+                StreamWhat::Online { .. } | StreamWhat::Offline { .. } => Self::Must,
                 StreamWhat::Idle => Self::Other,
             },
             Event::Attempt(_) | Event::Server(_) => Self::Other,
@@ -133,11 +133,15 @@ impl Weight {
 }
 
 /// The name of an event for good: `<session id>-<seq>` for what happens to a session, so that it is the same after a
-/// crash; `<start>-<number>` for the rest, where `start` names this life of the server.
+/// crash; `<session id>-offline` for the end of the stream that this session brought online, which a start after a crash
+/// may have to tell; `<start>-<number>` for the rest, where `start` names this life of the server.
 #[must_use]
 pub fn event_id(event: &Event, start: &str, number: u64) -> String {
     match event {
         Event::Session(change) => format!("{}-{}", change.facts.id, change.seq),
+        Event::Stream(StreamEvent { what: StreamWhat::Offline { publisher, .. }, .. }) => {
+            format!("{publisher}-offline")
+        }
         Event::Stream(_) | Event::Attempt(_) | Event::Server(_) => format!("{start}-{number}"),
     }
 }
@@ -203,7 +207,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::event::{Attempt, ServerEvent, ServerWhat, StreamEvent};
+    use crate::event::{Attempt, ServerEvent, ServerWhat};
     use crate::names::{ConnectionId, Name, Protocol, SessionId, ShardId, StreamKey};
     use crate::session::{Change, Counters, Facts, Reason};
 
@@ -231,6 +235,11 @@ mod tests {
             labels: Arc::default(),
         };
         Event::Session(Change { facts: Arc::new(facts), seq, at: Instant::now(), what })
+    }
+
+    fn offline() -> StreamWhat {
+        let publisher = SessionId::new(1_795_155_521_000, [1; 10]);
+        StreamWhat::Offline { publisher, reason: Reason::StreamEnded.into() }
     }
 
     fn stream(app: &str, what: StreamWhat) -> Event {
@@ -274,7 +283,7 @@ mod tests {
     fn apps_and_kinds_leave_out_what_has_none() {
         let filter = SinkFilter::new::<&str>(&[], &[AppPattern::parse("live").unwrap()], &[]).unwrap();
         assert!(filter.matches(&session(Kind::Play, "live", 1, What::Opened)));
-        assert!(filter.matches(&stream("live", StreamWhat::Offline)));
+        assert!(filter.matches(&stream("live", offline())));
         for other in
             [session(Kind::Play, "vod", 1, What::Opened), stream("vod", StreamWhat::Idle), attempt(None), ready()]
         {
@@ -301,7 +310,7 @@ mod tests {
             (session(Kind::Play, "live", 1, What::Updated(Counters::default())), Weight::Update),
             (session(Kind::Play, "live", 1, What::Stalled), Weight::Other),
             (stream("live", online), Weight::Must),
-            (stream("live", StreamWhat::Offline), Weight::Must),
+            (stream("live", offline()), Weight::Must),
             (stream("live", StreamWhat::Idle), Weight::Other),
             (attempt(None), Weight::Other),
             (ready(), Weight::Other),
@@ -322,6 +331,9 @@ mod tests {
         assert_eq!(id, event_id(&event, "b", 2));
         assert!(id.ends_with("-7"), "{id}");
         assert_eq!(event_id(&ready(), "a", 1), "a-1");
+        // The next life tells it where this one could not.
+        let offline = stream("live", offline());
+        assert_eq!(event_id(&offline, "a", 1), event_id(&offline, "b", 2));
     }
 
     #[test]

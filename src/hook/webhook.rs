@@ -144,7 +144,14 @@ impl<'a> Told<'a> {
         match event {
             Event::Session(change) => Self::of_session(change),
             Event::Stream(StreamEvent { key, what, .. }) => {
-                Self { stream: Some(Key::of(key, *what)), ..Self::default() }
+                let told = match what {
+                    StreamWhat::Offline { reason, .. } => Self {
+                        recovered: (reason.reason == Reason::ServerCrash).then_some(true),
+                        ..Self::of_reason(*reason)
+                    },
+                    StreamWhat::Online { .. } | StreamWhat::Idle => Self::default(),
+                };
+                Self { stream: Some(Key::of(key, *what)), ..told }
             }
             Event::Attempt(Attempt { protocol, kind, remote, reason, .. }) => {
                 let attempt = Tried {
@@ -332,7 +339,8 @@ impl<'a> Key<'a> {
     fn of(key: &'a StreamKey, what: StreamWhat) -> Self {
         let (publisher, resumed) = match what {
             StreamWhat::Online { publisher, resumed, .. } => (Some(publisher.to_string()), Some(resumed)),
-            StreamWhat::Idle | StreamWhat::Offline => (None, None),
+            StreamWhat::Offline { publisher, .. } => (Some(publisher.to_string()), None),
+            StreamWhat::Idle => (None, None),
         };
         Self { vhost: key.vhost(), app: key.app(), stream: key.stream(), publisher, resumed }
     }

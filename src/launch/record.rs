@@ -6,15 +6,14 @@ use std::time::{Duration, Instant};
 
 use crate::admission::{Ban, Bans, Desk, Gate, HookRule};
 use crate::config::Config;
-use crate::control::journal;
 use crate::control::spool::LedgerSpool;
+use crate::control::{self, journal};
 use crate::event::{Event, Sink};
 use crate::hook::settings::{Ask, OnFailure};
 use crate::hook::webhook::Webhook;
 use crate::hook::{Asks, Endpoint};
 use crate::launch::StartError;
 use crate::ledger::{self, Ledger};
-use crate::session::Change;
 use crate::stdx::clock::WallAnchor;
 
 /// What a start prepares for control and the shards.
@@ -100,14 +99,11 @@ fn open_ledger(
     let mut opened = ledger::open(&config.ledger, wall, now).map_err(failed)?;
     let sinks = make_sinks()?;
     let names: Vec<_> = sinks.iter().map(|sink| Arc::clone(&sink.name)).collect();
-    let mut tells = move |change: &Change| {
-        tracing::info!(
-            sid = %change.facts.id,
-            stream = %change.facts.key,
-            reason = "server_crash",
-            "session_closed"
-        );
-        crash_tells(&sinks, change, &wall)
+    let mut lines = control::log::Log::default();
+    let mut tells = move |event: &Event| {
+        lines.write(event);
+        // The number names only events that belong to no session.
+        journal::tells(&sinks, event, 0, &wall)
     };
     let recovered = opened.recover_for(RECOVERY_PATIENCE, &mut tells);
     // A disk that is full costs nobody his media: the ledger's thread goes on with it as soon as there is room. Nor does
@@ -136,11 +132,12 @@ fn open_ledger(
     if forgotten > 0 {
         tracing::warn!(ev = "ledger", forgotten, "events waited for receivers that are not configured any more");
     }
-    if recovered.sessions > 0 {
+    if recovered.sessions > 0 || recovered.streams > 0 {
         tracing::warn!(
             ev = "ledger",
             sessions = recovered.sessions,
             started = recovered.started,
+            streams = recovered.streams,
             took_ms = u64::try_from(recovered.took.as_millis()).unwrap_or(u64::MAX),
             "the server did not stop in good order; what was running is closed as server_crash"
         );
@@ -162,12 +159,6 @@ fn open_ledger(
 /// How long a start closes what a crash left open before everything else begins; the rest is closed while the server
 /// runs. It is enough for tens of thousands of sessions, and little enough for all who wait to come back.
 const RECOVERY_PATIENCE: Duration = Duration::from_millis(250);
-
-/// What each sink is told of the end of a session that a crash left open.
-fn crash_tells(sinks: &[Sink], change: &Change, wall: &WallAnchor) -> Vec<ledger::Tell> {
-    // The number names only events that belong to no session.
-    journal::tells(sinks, &Event::Session(change.clone()), 0, wall)
-}
 
 /// How this server names itself to back ends.
 fn node_name() -> String {

@@ -6,13 +6,14 @@
 //! of anything above [`Ledger::committed`].
 //!
 //! `queue` says what waits and what may be lost, `writer` commits it, one `transaction` for each file, `store` knows the
-//! files, `row` a session's row, `tells` the rows of an outbox, which `outbox` reads for sinks, `recover` closes what
+//! files, `row` a session's row, `online` the streams that are, `tells` the rows of an outbox, which `outbox` reads for sinks, `recover` closes what
 //! a crash left open, `retention` removes old days, and [`verify`] looks for damage.
 
 mod day;
 mod entry;
 mod handle;
 pub mod history;
+mod online;
 mod open;
 mod outbox;
 mod queue;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::admission::Whom;
+use crate::event::Event;
 use crate::ledger::outbox::Reader;
 use crate::ledger::queue::Queue;
 use crate::ledger::recover::Recovery;
@@ -20,7 +21,6 @@ use crate::ledger::{
     Day, Encode, FileError, FileKey, Files, Health, Ledger, Recovered, Settings, StoredBan, Tell, Totals, retention,
 };
 use crate::names::{Name, StreamKey};
-use crate::session::Change;
 use crate::stdx::clock::WallAnchor;
 
 /// Opens the ledger of a folder, which is made if it is not there, and keeps other servers out of it. A file that cannot
@@ -82,6 +82,7 @@ pub fn open(settings: &Settings, wall: WallAnchor, now: Instant) -> Result<Opene
             .map_err(database)?;
         if !has_open
             && file.outbox_rows == 0
+            && file.online == 0
             && older.is_none()
             && !damaged.contains(&key)
             && key.day < Day::of_unix_ms(wall.unix_ms(now))
@@ -117,13 +118,13 @@ pub struct Opened {
 const CHECK_PATIENCE: Duration = Duration::from_millis(500);
 
 impl Opened {
-    /// Closes what was running as `server_crash`, with the counters and at the time of its last checkpoint. `encode` says
-    /// what each sink must be told of that end, and both are committed together; it may be cut short and done again.
+    /// Tells of the end of every stream that was online, and closes what was running as `server_crash`, with the counters
+    /// and at the time of its last checkpoint. `encode` says what each sink must be told of an end, and both are committed together; it may be cut short and done again.
     ///
     /// # Errors
     /// When a file cannot be written for lack of room; nothing is lost by trying again, and
     /// [`start_recovering`](Self::start_recovering) does.
-    pub fn recover(&mut self, encode: &mut dyn FnMut(&Change) -> Vec<Tell>) -> Result<Recovered, FileError> {
+    pub fn recover(&mut self, encode: &mut dyn FnMut(&Event) -> Vec<Tell>) -> Result<Recovered, FileError> {
         self.recover_for(Duration::MAX, encode)
     }
 
@@ -135,7 +136,7 @@ impl Opened {
     pub fn recover_for(
         &mut self,
         patience: Duration,
-        encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
+        encode: &mut dyn FnMut(&Event) -> Vec<Tell>,
     ) -> Result<Recovered, FileError> {
         let result = self.recovery.run(&mut self.store, patience, encode);
         self.has_failed = result.is_err();

@@ -1,5 +1,6 @@
-//! The end of a life that did not end well: what it left open is closed as `server_crash`, some sessions in each
-//! transaction, so that it may be cut short at any moment and gone on with.
+//! The end of a life that did not end well: streams that it left online go offline, all of them before anything else, so
+//! that nobody hears of it after they are online again; and sessions that it left open are closed as `server_crash`, some
+//! in each transaction, so that it may be cut short at any moment and gone on with.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -7,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 
+use crate::event::{Event, StreamEvent, StreamWhat};
 use crate::ledger::row::{Clock, Record, SELECT_ONE, SELECT_OPEN, read_open, session_id};
 use crate::ledger::store::{self, DayFile, FileError, Obstacle, Point, Store, Trouble, add};
 use crate::ledger::tells::{copy_outbox, insert_tell};
 use crate::ledger::transaction::pass;
-use crate::ledger::{FileKey, Tell, Total};
-use crate::names::{Kind, SessionId};
+use crate::ledger::{FileKey, Tell, Total, online};
+use crate::names::{Kind, SessionId, StreamKey};
 use crate::session::{Change, CloseReason, Reason, What};
 
 /// What is still to be closed, and what was found on the way.
@@ -25,6 +27,8 @@ pub struct Recovery {
     damaged: BTreeSet<FileKey>,
     /// Files that were given up, with those that took their places.
     void: Vec<(FileKey, FileKey)>,
+    /// No stream of an earlier life is online any more.
+    has_ended_streams: bool,
     /// The files that are still to be looked through, once the others are out of the way.
     left: Option<VecDeque<FileKey>>,
     /// How far the first of them is done.
@@ -41,14 +45,16 @@ pub struct Recovered {
     pub sessions: u64,
     /// Of those, the ones that had started.
     pub started: u64,
+    /// Streams that were online.
+    pub streams: u64,
     /// Sessions whose rows are damaged; they stay as they are.
     pub damaged: u64,
     /// How long it took.
     pub took: Duration,
 }
 
-/// Says what each sink must be told of the end of a session, on the ledger's thread.
-pub type Encode = Box<dyn FnMut(&Change) -> Vec<Tell> + Send>;
+/// Says what each sink must be told of the end of a session or stream, on the ledger's thread.
+pub type Encode = Box<dyn FnMut(&Event) -> Vec<Tell> + Send>;
 
 /// Sums of finished sessions that had started, per collector and kind.
 pub type Totals = BTreeMap<(String, Kind), Total>;
@@ -82,6 +88,7 @@ impl Recovery {
             findings,
             damaged,
             void,
+            has_ended_streams: false,
             left: None,
             after: [0; 16],
             recovered: Recovered::default(),
@@ -95,7 +102,7 @@ impl Recovery {
         &mut self,
         store: &mut Store,
         patience: Duration,
-        encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
+        encode: &mut dyn FnMut(&Event) -> Vec<Tell>,
     ) -> Result<Recovered, FileError> {
         let began = Instant::now();
         self.recovered = Recovered::default();
@@ -111,9 +118,9 @@ impl Recovery {
         Ok(Recovered { took: began.elapsed(), ..self.recovered })
     }
 
-    /// Whether every file that may not be written is out of the way, and others may write.
+    /// Whether every file that may not be written is out of the way and all streams have ended, so that others may write.
     pub fn is_in_order(&self) -> bool {
-        self.void.is_empty() && self.damaged.is_empty()
+        self.void.is_empty() && self.damaged.is_empty() && self.has_ended_streams
     }
 
     /// Whether nothing is left.
@@ -161,7 +168,7 @@ impl Recovery {
         &mut self,
         store: &mut Store,
         runs: &dyn Fn(SessionId) -> bool,
-        encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
+        encode: &mut dyn FnMut(&Event) -> Vec<Tell>,
     ) -> Result<Step, FileError> {
         if let Some((old, new)) = self.void.first().copied() {
             self.clear(store, old, new)?;
@@ -172,6 +179,11 @@ impl Recovery {
             self.replace(store, key, encode)?;
             self.damaged.remove(&key);
             return Ok(Step::More);
+        }
+        if !self.has_ended_streams {
+            let given_up = self.end_streams(store, encode)?;
+            self.has_ended_streams = given_up.is_none();
+            return Ok(given_up.map_or(Step::More, Step::GivenUp));
         }
         let left = self.left.get_or_insert_with(|| store.open.keys().copied().collect());
         let Some(key) = left.front().copied() else { return Ok(Step::Done) };
@@ -188,6 +200,45 @@ impl Recovery {
         Ok(Step::More)
     }
 
+    /// Ends the streams that were online, in one transaction for each file. A file that may not be written any more ends it
+    /// before its time.
+    fn end_streams(
+        &mut self,
+        store: &mut Store,
+        encode: &mut dyn FnMut(&Event) -> Vec<Tell>,
+    ) -> Result<Option<FileKey>, FileError> {
+        let with_streams: Vec<FileKey> =
+            store.open.values().filter(|file| file.online > 0).map(|file| file.key).collect();
+        for key in with_streams {
+            let Some(file) = store.open.get(&key) else { continue };
+            let next_id = &mut store.next_outbox_id;
+            let obstacle = store.obstacle.as_ref();
+            let run = || {
+                let streams = online::read(&file.connection)?;
+                let closed = write_ends_of_streams(&file.connection, streams, &self.clock, next_id, encode)?;
+                file.connection.execute("DELETE FROM online", [])?;
+                Ok(closed)
+            };
+            match in_transaction(file, obstacle, run) {
+                Ok(closed) => {
+                    self.take(store, key, key, closed);
+                    if let Some(file) = store.open.get_mut(&key) {
+                        file.online = 0;
+                    }
+                }
+                Err(error) => {
+                    let error = FileError::Database { path: key.path(&store.directory), error };
+                    if error.trouble() != Trouble::Suspect {
+                        return Err(error);
+                    }
+                    self.findings.push(format!("{error}; what follows goes into another file"));
+                    return Ok(Some(key));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     fn next_file(&mut self) {
         self.left.as_mut().and_then(VecDeque::pop_front);
         self.after = [0; 16];
@@ -199,7 +250,7 @@ impl Recovery {
         store: &mut Store,
         key: FileKey,
         runs: &dyn Fn(SessionId) -> bool,
-        encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
+        encode: &mut dyn FnMut(&Event) -> Vec<Tell>,
     ) -> Result<bool, FileError> {
         let path = key.path(&store.directory);
         let database = |error| FileError::Database { path: path.clone(), error };
@@ -224,6 +275,7 @@ impl Recovery {
     pub fn take(&mut self, store: &mut Store, from: FileKey, to: FileKey, closed: ClosedSessions) {
         self.recovered.sessions += closed.sessions;
         self.recovered.started += closed.started;
+        self.recovered.streams += closed.streams;
         self.recovered.damaged += closed.damaged.len() as u64;
         for (sink, bytes) in closed.spooled {
             *self.spooled.entry(sink).or_default() += bytes;
@@ -250,7 +302,7 @@ impl Recovery {
         &mut self,
         store: &mut Store,
         key: FileKey,
-        encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
+        encode: &mut dyn FnMut(&Event) -> Vec<Tell>,
     ) -> Result<(), FileError> {
         let newest = store.shared.list().into_iter().filter(|other| other.day == key.day).max().unwrap_or(key);
         if newest != key {
@@ -297,14 +349,23 @@ impl Recovery {
         new: &DayFile,
         next_id: &mut i64,
         runs: &dyn Fn(SessionId) -> bool,
-        encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
+        encode: &mut dyn FnMut(&Event) -> Vec<Tell>,
     ) -> rusqlite::Result<ClosedSessions> {
         let mut sessions = readable_sessions(old, new.key, &self.clock);
         sessions.retain(|session| session.as_ref().map_or(true, |session| !runs(session.facts.id)));
         for session in sessions.iter_mut().flatten() {
             session.is_written = false;
         }
-        close_rows(new, sessions, &self.clock, next_id, encode)
+        // Whatever is online when those of earlier lives have ended is of this life.
+        let streams = if self.has_ended_streams { Vec::new() } else { online::read(old).unwrap_or_default() };
+        let ended = write_ends_of_streams(&new.connection, streams, &self.clock, next_id, encode)?;
+        let mut closed = close_rows(new, sessions, &self.clock, next_id, encode)?;
+        closed.streams = ended.streams;
+        closed.tells += ended.tells;
+        for (sink, bytes) in ended.spooled {
+            *closed.spooled.entry(sink).or_default() += bytes;
+        }
+        Ok(closed)
     }
 
     /// Takes out of a file that was given up what the one that took its place says better.
@@ -342,7 +403,7 @@ impl Recovery {
             }
         }
         if let Some(file) = store.open.get_mut(&old) {
-            file.outbox_rows = 0;
+            (file.outbox_rows, file.online) = (0, 0);
             file.totals = after;
         }
         let file = store.open.get(&new);
@@ -356,6 +417,7 @@ impl Recovery {
 pub struct ClosedSessions {
     sessions: u64,
     started: u64,
+    streams: u64,
     tells: u64,
     spooled: BTreeMap<Arc<str>, u64>,
     damaged: Vec<String>,
@@ -425,12 +487,21 @@ fn close(
     clock: &Clock,
     next_id: &mut i64,
     obstacle: Option<&Obstacle>,
-    encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
+    encode: &mut dyn FnMut(&Event) -> Vec<Tell>,
+) -> rusqlite::Result<ClosedSessions> {
+    in_transaction(file, obstacle, || close_rows(file, found, clock, next_id, encode))
+}
+
+/// All of `work` or nothing.
+fn in_transaction(
+    file: &DayFile,
+    obstacle: Option<&Obstacle>,
+    work: impl FnOnce() -> rusqlite::Result<ClosedSessions>,
 ) -> rusqlite::Result<ClosedSessions> {
     let connection = &file.connection;
     let run = || -> rusqlite::Result<ClosedSessions> {
         connection.execute_batch("BEGIN IMMEDIATE")?;
-        let closed = close_rows(file, found, clock, next_id, encode)?;
+        let closed = work()?;
         pass(obstacle, Point::Commit, file.key)?;
         connection.execute_batch("COMMIT")?;
         Ok(closed)
@@ -442,13 +513,49 @@ fn close(
     result
 }
 
+/// Writes what is told of the ends of streams.
+fn write_ends_of_streams(
+    connection: &Connection,
+    streams: Vec<(StreamKey, SessionId, Option<u64>)>,
+    clock: &Clock,
+    next_id: &mut i64,
+    encode: &mut dyn FnMut(&Event) -> Vec<Tell>,
+) -> rusqlite::Result<ClosedSessions> {
+    let mut closed = ClosedSessions::default();
+    for (key, publisher, heard_ms) in streams {
+        let at_ms = heard_ms.unwrap_or(clock.now_ms());
+        let what = StreamWhat::Offline { publisher, reason: Reason::ServerCrash.into() };
+        let event = Event::Stream(StreamEvent { key, at: clock.instant(at_ms), what });
+        insert_tells(connection, encode(&event), at_ms, next_id, &mut closed)?;
+        closed.streams += 1;
+    }
+    Ok(closed)
+}
+
+fn insert_tells(
+    connection: &Connection,
+    tells: Vec<Tell>,
+    at_ms: u64,
+    next_id: &mut i64,
+    closed: &mut ClosedSessions,
+) -> rusqlite::Result<()> {
+    for tell in tells {
+        if insert_tell(connection, *next_id, &tell, at_ms)? {
+            *next_id += 1;
+            closed.tells += 1;
+            *closed.spooled.entry(tell.sink).or_default() += tell.body.len() as u64;
+        }
+    }
+    Ok(())
+}
+
 /// Writes the ends of sessions, what is told of them, and the sums.
 fn close_rows(
     file: &DayFile,
     found: Vec<Result<Record, String>>,
     clock: &Clock,
     next_id: &mut i64,
-    encode: &mut dyn FnMut(&Change) -> Vec<Tell>,
+    encode: &mut dyn FnMut(&Event) -> Vec<Tell>,
 ) -> rusqlite::Result<ClosedSessions> {
     let connection = &file.connection;
     let mut closed = ClosedSessions::default();
@@ -469,13 +576,7 @@ fn close_rows(
         };
         record.apply(&change, at_ms, true);
         record.write(connection)?;
-        for tell in encode(&change) {
-            if insert_tell(connection, *next_id, &tell, at_ms)? {
-                *next_id += 1;
-                closed.tells += 1;
-                *closed.spooled.entry(tell.sink).or_default() += tell.body.len() as u64;
-            }
-        }
+        insert_tells(connection, encode(&Event::Session(change)), at_ms, next_id, &mut closed)?;
         closed.sessions += 1;
         if record.started_ms.is_some() {
             closed.started += 1;
@@ -496,7 +597,7 @@ fn close_rows(
 fn clear(old: &DayFile, new: &Connection) -> rusqlite::Result<BTreeMap<(String, String), Total>> {
     let connection = &old.connection;
     let run = || -> rusqlite::Result<BTreeMap<(String, String), Total>> {
-        connection.execute_batch("BEGIN IMMEDIATE; DELETE FROM outbox; DELETE FROM total")?;
+        connection.execute_batch("BEGIN IMMEDIATE; DELETE FROM outbox; DELETE FROM online; DELETE FROM total")?;
         let mut remove = connection.prepare("DELETE FROM session WHERE id = ?1")?;
         let mut ids = new.prepare("SELECT id FROM session")?;
         let mut ids = ids.query([])?;

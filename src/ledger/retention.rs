@@ -18,7 +18,7 @@ const VACUUM_PAGES: u32 = 4_096;
 pub fn tidy(store: &mut Store, settings: &Settings, now_ms: u64) -> Result<(), FileError> {
     let today = Day::of_unix_ms(now_ms);
     let at_rest = |store: &Store, key: FileKey| {
-        store.open.get(&key).is_none_or(|file| file.running == 0 && file.outbox_rows == 0)
+        store.open.get(&key).is_none_or(|file| file.running == 0 && file.outbox_rows == 0 && file.online == 0)
     };
     let old: Vec<FileKey> = store.open.keys().copied().filter(|key| key.day < today && at_rest(store, *key)).collect();
     for key in old {

@@ -86,6 +86,17 @@ CREATE TABLE outbox (
 -- What leaves first when the spool is full.
 CREATE INDEX outbox_droppable ON outbox (sink, weight, id) WHERE weight < 2;
 
+-- Streams that are online, from the event that says so to the one that says that they are not. What is left here by a
+-- life that did not end well is told offline by the next start.
+CREATE TABLE online (
+    stream    TEXT NOT NULL,
+    app       TEXT NOT NULL,
+    vhost     TEXT NOT NULL,
+    publisher BLOB NOT NULL,                    -- the session that brought it online last
+    crc       INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (stream, app, vhost)
+) STRICT, WITHOUT ROWID;
+
 -- Sums of what is in this file, so that they outlive its rows' detail and cost nothing to read.
 CREATE TABLE total (
     collector TEXT NOT NULL,

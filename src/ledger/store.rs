@@ -14,13 +14,13 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
 use crate::ledger::row::{self, int};
-use crate::ledger::{FileKey, Total};
+use crate::ledger::{FileKey, Total, online};
 use crate::names::{Kind, Protocol};
 
 /// What is written into the header of every file, so that no other program's file is taken for ours: `SlGt`.
 pub const APPLICATION: i32 = 0x536c_4774;
 /// The version of a day file's schema that this server writes.
-pub const DAY_VERSION: i32 = 1;
+pub const DAY_VERSION: i32 = 2;
 /// The version of the schema of `state.db` that this server writes.
 pub const STATE_VERSION: i32 = 1;
 /// The file of what belongs to no day.
@@ -30,6 +30,8 @@ pub const LOCK_FILE: &str = "lock";
 
 use crate::ledger::DAY_SCHEMA;
 const STATE_SCHEMA: &str = include_str!("state.sql");
+/// What makes each version of a day's file the next, from the first on.
+const DAY_STEPS: &[&str] = &[include_str!("schema_from_1.sql")];
 
 /// Pages of a log after which a commit flows over into the file itself.
 const LOG_PAGES: u32 = 4_000;
@@ -58,6 +60,8 @@ pub struct DayFile {
     /// Sessions of this process in it that run.
     pub running: u64,
     pub outbox_rows: u64,
+    /// Streams that are online by what it says.
+    pub online: u64,
     pub totals: BTreeMap<(String, String), Total>,
     pub next_attempt: i64,
 }
@@ -201,14 +205,14 @@ impl Store {
         }
         let lock = lock(directory)?;
         let path = directory.join(STATE_FILE);
-        let state = match database(&path, STATE_VERSION, STATE_SCHEMA) {
+        let state = match database(&path, STATE_VERSION, STATE_SCHEMA, &[]) {
             Err(error @ FileError::Database { .. }) if error.trouble() == Trouble::Suspect => {
                 let aside = put_aside(&path).map_err(io(&path))?;
                 findings.push(format!(
                     "{error}; it is now {}: its bans and the sums of removed days are lost",
                     aside.display()
                 ));
-                database(&path, STATE_VERSION, STATE_SCHEMA)?
+                database(&path, STATE_VERSION, STATE_SCHEMA, &[])?
             }
             other => other?,
         };
@@ -286,8 +290,8 @@ impl DayFile {
         let outbox_rows = u64::try_from(outbox_rows).unwrap_or(0);
         let next_attempt =
             connection.query_row("SELECT COALESCE(MAX(id), 0) + 1 FROM attempt", [], |row| row.get(0))?;
-        let totals = totals(&connection)?;
-        Ok(Self { key, connection, running: 0, outbox_rows, totals, next_attempt })
+        let (totals, online) = (totals(&connection)?, online::count(&connection)?);
+        Ok(Self { key, connection, running: 0, outbox_rows, online, totals, next_attempt })
     }
 
     fn newest_outbox_id(&self) -> rusqlite::Result<i64> {
@@ -431,11 +435,12 @@ pub fn lock(directory: &Path) -> Result<File, FileError> {
 
 /// Opens one day's file to write.
 pub fn day(path: &Path) -> Result<Connection, FileError> {
-    database(path, DAY_VERSION, DAY_SCHEMA)
+    database(path, DAY_VERSION, DAY_SCHEMA, DAY_STEPS)
 }
 
-/// Opens a database of ours, or makes it.
-fn database(path: &Path, known: i32, schema: &str) -> Result<Connection, FileError> {
+/// Opens a database of ours, or makes it. One of an earlier version becomes one of this: `steps` are what makes each
+/// version the next.
+fn database(path: &Path, known: i32, schema: &str, steps: &[&str]) -> Result<Connection, FileError> {
     // SQLite gives its files the mode of the first one.
     if let Err(error) = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)
         && error.kind() != io::ErrorKind::AlreadyExists
@@ -468,6 +473,14 @@ fn database(path: &Path, known: i32, schema: &str) -> Result<Connection, FileErr
             let transaction = connection.transaction()?;
             transaction.execute_batch(schema)?;
             transaction.pragma_update(None, "application_id", APPLICATION)?;
+            transaction.pragma_update(None, "user_version", known)?;
+            transaction.commit()?;
+        } else if version < known {
+            let transaction = connection.transaction()?;
+            let done = usize::try_from(version.saturating_sub(1)).unwrap_or(0);
+            for step in steps.iter().skip(done) {
+                transaction.execute_batch(step)?;
+            }
             transaction.pragma_update(None, "user_version", known)?;
             transaction.commit()?;
         }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use rusqlite::params;
 use rusqlite::types::ValueRef;
 
-use crate::event::{Attempt, Event, Weight};
+use crate::event::{Attempt, Event, StreamEvent, StreamWhat, Weight};
 use crate::ledger::queue::{Batch, Sample};
 use crate::ledger::row::{self, Record, int};
 use crate::ledger::store::{DayFile, Obstacle, Point, add};
 use crate::ledger::tells::{delete, insert_tell};
-use crate::ledger::{Entry, FileKey, Tell, Total};
-use crate::names::{Kind, SessionId};
+use crate::ledger::{Entry, FileKey, Tell, Total, online};
+use crate::names::{Kind, SessionId, StreamKey};
 use crate::session::What;
 use crate::stdx::clock::WallAnchor;
 
@@ -95,7 +95,20 @@ impl Transaction<'_> {
                 }
             }
             Event::Attempt(attempt) => self.attempt(work, attempt, at_ms)?,
-            Event::Stream(_) | Event::Server(_) => {}
+            Event::Stream(StreamEvent { key, what, .. }) => match *what {
+                StreamWhat::Online { publisher, .. } => {
+                    self.pass(Point::Statement)?;
+                    online::write(&self.file.connection, key, publisher)?;
+                    work.online.push((key.clone(), Some(publisher)));
+                }
+                StreamWhat::Offline { .. } => {
+                    self.pass(Point::Statement)?;
+                    online::remove(&self.file.connection, key)?;
+                    work.online.push((key.clone(), None));
+                }
+                StreamWhat::Idle => {}
+            },
+            Event::Server(_) => {}
         }
         for tell in &entry.tells {
             self.tell(work, tell, at_ms)?;
@@ -185,6 +198,8 @@ pub struct Work {
     pub spooled: Vec<(Arc<str>, u64)>,
     pub updates: Vec<((Arc<str>, SessionId), i64)>,
     pub replaced: Vec<(Arc<str>, u64)>,
+    /// Streams that came online, by whom, and went offline.
+    pub online: Vec<(StreamKey, Option<SessionId>)>,
     /// Places in the list of what was told, with the bytes that became free.
     pub told: Vec<(usize, u64)>,
     pub rows: u64,
@@ -206,6 +221,7 @@ impl Work {
         self.spooled.clear();
         self.updates.clear();
         self.replaced.clear();
+        self.online.clear();
         self.told.clear();
         (self.rows, self.attempts) = (0, 0);
     }

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use rusqlite::params;
 
-use crate::event::{Event, Weight};
+use crate::event::{Event, StreamWhat, Weight};
 use crate::ledger::queue::{BanOrder, Batch, Queue};
 use crate::ledger::recover::{Recovery, Step};
 use crate::ledger::row::{Record, int};
 use crate::ledger::store::{self, FileError, Point, Store, Trouble, add};
 use crate::ledger::tells::{copy_outbox, trim};
 use crate::ledger::transaction::{Group, Transaction, Work, pass};
-use crate::ledger::{Day, Encode, FileKey, Health, Settings, retention};
-use crate::names::{Kind, SessionId};
+use crate::ledger::{Day, Encode, FileKey, Health, Settings, online, retention};
+use crate::names::{Kind, SessionId, StreamKey};
 use crate::stdx::clock::WallAnchor;
 
 /// What the thread owns.
@@ -31,6 +31,8 @@ pub struct Writer {
     spools: HashMap<Arc<str>, u64>,
     /// The update of a session that a sink has not taken, as far as this process recorded it.
     updates: HashMap<(Arc<str>, SessionId), (FileKey, i64)>,
+    /// Every stream that is online in this life: the file that says so, and by whom it is.
+    online: HashMap<StreamKey, (FileKey, SessionId)>,
     /// Files that may not be written any more and are not followed by another yet.
     suspects: BTreeSet<FileKey>,
     failures: u32,
@@ -83,6 +85,7 @@ impl Writer {
             live: HashMap::new(),
             spools: HashMap::new(),
             updates: HashMap::new(),
+            online: HashMap::new(),
             suspects: BTreeSet::new(),
             failures: 0,
             chores_at: Instant::now(),
@@ -349,12 +352,24 @@ impl Writer {
             days.push((day, key));
             key
         };
+        // A stream stays in the file that says that it is online, so that the same file says that it no longer is.
+        let mut online: HashMap<&StreamKey, FileKey> = HashMap::new();
         for (index, waiting) in batch.entries.iter().enumerate() {
             let key = match &*waiting.entry.event {
                 Event::Session(change) => match self.live.get(&change.facts.id) {
                     Some(record) => record.file,
                     None => file_of(&self.store, Day::of_session(change.facts.id)),
                 },
+                Event::Stream(stream) => {
+                    let known = online.get(&stream.key).copied();
+                    let known = known.or_else(|| self.online.get(&stream.key).map(|(file, _)| *file));
+                    let key =
+                        known.unwrap_or_else(|| file_of(&self.store, Day::of_unix_ms(self.wall.unix_ms(stream.at))));
+                    if matches!(stream.what, StreamWhat::Online { .. }) {
+                        online.insert(&stream.key, key);
+                    }
+                    key
+                }
                 other => file_of(&self.store, Day::of_unix_ms(self.wall.unix_ms(other.at()))),
             };
             groups.entry(key).or_default().entries.push(index);
@@ -470,7 +485,7 @@ impl Writer {
 
     /// Takes over what a transaction did.
     fn committed(&mut self, key: FileKey, told: &mut [Option<(Arc<str>, i64)>]) {
-        let Self { store, live, spools, updates, work, .. } = self;
+        let Self { store, live, spools, updates, online, work, .. } = self;
         let Some(file) = store.open.get_mut(&key) else { return };
         for ((collector, kind), more) in &work.totals {
             add(file.totals.entry(((*collector).to_owned(), (*kind).to_owned())).or_default(), *more);
@@ -487,6 +502,17 @@ impl Writer {
             } else {
                 live.insert(id, record);
                 file.running += u64::from(!was_running);
+            }
+        }
+        for (stream, publisher) in work.online.drain(..) {
+            let was_online = match publisher {
+                Some(publisher) => online.insert(stream, (key, publisher)).is_some(),
+                None => online.remove(&stream).is_some(),
+            };
+            match (was_online, publisher.is_some()) {
+                (false, true) => file.online += 1,
+                (true, false) => file.online = file.online.saturating_sub(1),
+                _ => {}
             }
         }
         for (sink, bytes) in work.spooled.drain(..) {
@@ -536,8 +562,13 @@ impl Writer {
         for record in running {
             self.live.insert(record.facts.id, record);
         }
+        let mut streams = 0;
+        for (file, _) in self.online.values_mut().filter(|(file, _)| *file == key) {
+            *file = follower;
+            streams += 1;
+        }
         if let Some(file) = self.store.open.get_mut(&follower) {
-            file.running = count;
+            (file.running, file.online) = (count, streams);
         }
         self.updates.retain(|_, (file, _)| *file != key);
         self.store.abandon(key);
@@ -552,7 +583,7 @@ impl Writer {
 
     fn copy(&mut self, from: FileKey, to: FileKey, running: &mut [Record]) -> Result<u64, FileError> {
         self.store.file(to)?;
-        let Self { store, earlier, live, .. } = self;
+        let Self { store, earlier, live, online: streams, .. } = self;
         let Store { open, next_outbox_id, obstacle, directory, .. } = store;
         let old = open.get(&from).map(|file| (&file.connection, file.outbox_rows));
         let path = to.path(directory);
@@ -566,6 +597,9 @@ impl Writer {
                 record.file = to;
                 record.is_written = false;
                 record.write(connection)?;
+            }
+            for (stream, (_, publisher)) in streams.iter().filter(|(_, (file, _))| *file == from) {
+                online::write(connection, stream, *publisher)?;
             }
             if let Some((old, _)) = old {
                 copied = copy_outbox(old, connection, next_outbox_id)?;

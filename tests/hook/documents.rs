@@ -50,7 +50,9 @@ fn events() -> Vec<Event> {
     }
     let online = StreamWhat::Online { publisher: session(1), shard: ShardId(0), resumed: true };
     let stream = |what| Event::Stream(StreamEvent { key: facts().key, at, what });
-    events.extend([online, StreamWhat::Idle, StreamWhat::Offline].map(stream));
+    let offline = |reason: Reason| StreamWhat::Offline { publisher: session(1), reason: reason.into() };
+    let offline = [offline(Reason::StreamEnded), offline(Reason::ServerCrash)];
+    events.extend([online, StreamWhat::Idle].into_iter().chain(offline).map(stream));
     let remote = "[2001:db8::1]:5000".parse().unwrap();
     let attempt =
         |kind| Event::Attempt(Attempt { protocol: Protocol::Rtmp, kind, remote, at, reason: Reason::Banned.into() });

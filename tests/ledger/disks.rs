@@ -341,10 +341,9 @@ fn starts_on_a_full_disk(folder: &Path, running: u64, obstacle: Option<Obstacle>
     if let Some(obstacle) = obstacle {
         opened = opened.with_obstacle(obstacle);
     }
-    let error = opened.recover(&mut |change| vec![tell_of(change, sluicegate::event::Weight::Must)]).unwrap_err();
+    let error = opened.recover(&mut ends_of).unwrap_err();
     assert!(error.may_pass(), "{error}");
-    let encode = |change: &sluicegate::session::Change| vec![tell_of(change, sluicegate::event::Weight::Must)];
-    let ledger = opened.start_recovering(Box::new(encode)).unwrap();
+    let ledger = opened.start_recovering(Box::new(ends_of)).unwrap();
     let mut bed = Bed { ledger, start, start_ms: NOON_MS + 60_000, number: 0 };
     degraded(&bed);
     for n in running..running + 20 {

@@ -6,10 +6,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use rusqlite::ffi;
-use sluicegate::event::Weight;
+use sluicegate::event::Event;
 use sluicegate::ledger::{Dropped, Encode, Health, Ledger, Obstacle, Opened, Point, Settings};
 use sluicegate::names::{Kind, SessionId};
-use sluicegate::session::{Change, What};
+use sluicegate::session::What;
 
 use crate::support::*;
 
@@ -38,13 +38,13 @@ fn crash() -> tempfile::TempDir {
 fn in_turns() -> (Encode, Receiver<()>, Sender<()>) {
     let ((comes, arrives), (lets_on, goes)) = (channel(), channel());
     let mut count = 0;
-    let encode = move |change: &Change| {
+    let encode = move |event: &Event| {
         if count > 0 && count % AT_ONCE == 0 {
             let _ = comes.send(());
             let _ = goes.recv();
         }
         count += 1;
-        vec![tell_of(change, Weight::Must)]
+        ends_of(event)
     };
     (Box::new(encode), arrives, lets_on)
 }

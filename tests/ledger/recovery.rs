@@ -5,10 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use sluicegate::event::Weight;
+use sluicegate::event::{Event, StreamEvent, StreamWhat, Weight};
 use sluicegate::ledger::{FileError, Settings};
-use sluicegate::names::Kind;
-use sluicegate::session::{Counters, What};
+use sluicegate::names::{Kind, SessionId, ShardId, StreamKey};
+use sluicegate::session::{Counters, Reason, What};
 
 use crate::support::*;
 
@@ -32,7 +32,8 @@ fn fa_15_what_was_running_is_closed_as_server_crash_with_its_last_checkpoint() {
     let (mut opened, start) = open(&settings(copy.path()), NOON_MS + 60_000);
     let mut told = Vec::new();
     let recovered = opened
-        .recover(&mut |change| {
+        .recover(&mut |event| {
+            let Event::Session(change) = event else { panic!("no stream was online") };
             told.push((change.facts.id, change.seq, start.duration_since(change.at), change.what));
             vec![tell_of(change, Weight::Must)]
         })
@@ -81,10 +82,10 @@ fn fa_15_recovering_twice_is_recovering_once() {
     let (mut opened, _) = open(&settings(copy.path()), NOON_MS);
     let mut count = 0;
     let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        opened.recover(&mut |change| {
+        opened.recover(&mut |event| {
             count += 1;
             assert!(count < 4_500, "this is where the process dies");
-            vec![tell_of(change, Weight::Must)]
+            ends_of(event)
         })
     }));
     assert!(died.is_err());
@@ -150,12 +151,114 @@ fn two_servers_do_not_share_a_ledger() {
     assert!(sluicegate::ledger::open(&settings(folder.path()), wall, start).is_ok());
 }
 
+/// Tells what happens to a stream as a server does.
+fn streams(bed: &mut Bed, key: &StreamKey, ms: u64, what: StreamWhat) {
+    let event = Event::Stream(StreamEvent { key: key.clone(), at: bed.after(ms), what });
+    let tells = ends_of(&event);
+    bed.record(event, tells);
+}
+
+fn online(publisher: SessionId) -> StreamWhat {
+    StreamWhat::Online { publisher, shard: ShardId(1), resumed: false }
+}
+
+#[test]
+fn a_stream_that_was_online_at_a_crash_goes_offline_once_and_no_other_does() {
+    let folder = folder();
+    let mut bed = Bed::new(&settings(folder.path()));
+    let [first, second, idle, over] = [1, 2, 3, 4].map(|n| bed.facts(n, Kind::Publish, n));
+    for facts in [&first, &second, &idle, &over] {
+        bed.happens(facts, 1, 10, What::Opened);
+    }
+    streams(&mut bed, &first.key, 20, online(first.id));
+    // Another takes it over, and a third goes and may come back.
+    bed.happens(&first, 2, 30, What::Closed(Reason::Replaced.into(), bytes(1, 1)));
+    streams(&mut bed, &first.key, 31, online(second.id));
+    streams(&mut bed, &idle.key, 32, online(idle.id));
+    bed.happens(&idle, 2, 40, What::Closed(done(), bytes(1, 1)));
+    streams(&mut bed, &idle.key, 41, StreamWhat::Idle);
+    streams(&mut bed, &over.key, 42, online(over.id));
+    let offline = StreamWhat::Offline { publisher: over.id, reason: Reason::StreamEnded.into() };
+    streams(&mut bed, &over.key, 43, offline);
+    bed.settle();
+    let copy = crashed(folder.path());
+    bed.stop();
+
+    let (mut opened, start) = open(&settings(copy.path()), NOON_MS + 60_000);
+    let mut ended = Vec::new();
+    let recovered = opened
+        .recover(&mut |event| {
+            if let Event::Stream(StreamEvent { key, at, what }) = event {
+                ended.push((key.clone(), start.duration_since(*at), *what));
+            }
+            ends_of(event)
+        })
+        .unwrap();
+    assert_eq!((recovered.streams, recovered.sessions), (2, 2));
+    let offline = |publisher| StreamWhat::Offline { publisher, reason: Reason::ServerCrash.into() };
+    let expected = [
+        (first.key.clone(), Duration::from_millis(59_990), offline(second.id)),
+        (idle.key.clone(), Duration::from_millis(59_960), offline(idle.id)),
+    ];
+    assert_eq!(ended, expected);
+    let bed = Bed::started(opened, start, NOON_MS + 60_000);
+    let told = bed.outbox();
+    let told: Vec<_> = told.iter().filter(|row| row.body.starts_with(b"stream.offline")).collect();
+    let ids: Vec<_> = told.iter().map(|row| (&*row.event_id, row.session.unwrap())).collect();
+    let id = |facts: &sluicegate::session::Facts| format!("{}-offline", facts.id);
+    assert_eq!(ids, [(&*id(&over), over.id), (&*id(&second), second.id), (&*id(&idle), idle.id)]);
+    bed.stop();
+    assert_eq!(recover(&mut open(&settings(copy.path()), NOON_MS + 120_000).0).streams, 0, "once");
+}
+
+#[test]
+fn a_stream_that_is_online_over_midnight_is_offline_when_it_says_so() {
+    let folder = folder();
+    let mut bed = Bed::at(&settings(folder.path()), NOON_MS + 12 * 3_600_000 - 1_000);
+    let facts = bed.facts(1, Kind::Publish, 0);
+    bed.happens(&facts, 1, 10, What::Opened);
+    streams(&mut bed, &facts.key, 20, online(facts.id));
+    bed.settle();
+    bed.happens(&facts, 2, 2_000, What::Closed(done(), bytes(1, 1)));
+    let offline = StreamWhat::Offline { publisher: facts.id, reason: Reason::StreamEnded.into() };
+    streams(&mut bed, &facts.key, 2_001, offline);
+    bed.settle();
+    let copy = crashed(folder.path());
+    bed.stop();
+    let (mut opened, _) = open(&settings(copy.path()), NOON_MS + 24 * 3_600_000);
+    assert_eq!(recover(&mut opened).streams, 0);
+}
+
+#[test]
+fn files_of_an_earlier_version_become_files_of_this_one() {
+    let folder = folder();
+    let mut bed = Bed::new(&settings(folder.path()));
+    let facts = bed.facts(1, Kind::Publish, 1);
+    bed.happens(&facts, 1, 10, What::Opened);
+    bed.settle();
+    let copy = crashed(folder.path());
+    bed.stop();
+    let path = key(TODAY).path(copy.path());
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch("DROP TABLE online; PRAGMA user_version = 1").unwrap();
+    drop(old);
+    assert!(sluicegate::ledger::verify::verify(copy.path()).unwrap().iter().all(|it| it.is_whole()));
+    let (mut opened, start) = open(&settings(copy.path()), NOON_MS + 60_000);
+    assert_eq!(recover(&mut opened).sessions, 1);
+    let mut bed = Bed::started(opened, start, NOON_MS + 60_000);
+    let facts = bed.facts(2, Kind::Publish, 1);
+    streams(&mut bed, &facts.key, 20, online(facts.id));
+    bed.settle();
+    assert_eq!(number(copy.path(), key(TODAY), "SELECT COUNT(*) FROM online"), 1);
+    bed.stop();
+}
+
 #[test]
 fn files_of_a_newer_version_or_of_another_program_are_left_alone() {
     for (name, sql, newer) in [
         (
             "2026-11-20.db",
-            "PRAGMA application_id = 1399605108; PRAGMA user_version = 2; CREATE TABLE session (id)",
+            "PRAGMA application_id = 1399605108; PRAGMA user_version = 3; CREATE TABLE session (id)",
             true,
         ),
         ("state.db", "PRAGMA application_id = 1399605108; PRAGMA user_version = 2; CREATE TABLE ban (id)", true),
@@ -169,7 +272,7 @@ fn files_of_a_newer_version_or_of_another_program_are_left_alone() {
         let wall = sluicegate::stdx::clock::WallAnchor::at(start, Duration::from_millis(NOON_MS));
         let error = sluicegate::ledger::open(&settings, wall, start).err().expect("it was opened");
         match error {
-            FileError::Newer { found: 2, known: 1, .. } => assert!(newer, "{error}"),
+            FileError::Newer { found, known, .. } => assert!(newer && found == known + 1, "{error}"),
             FileError::Foreign { .. } => assert!(!newer, "{error}"),
             other => panic!("{other}"),
         }

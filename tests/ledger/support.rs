@@ -58,7 +58,7 @@ pub fn open(settings: &Settings, start_ms: u64) -> (Opened, Instant) {
 
 /// Recovers with one tell for each end, as a server with one sink would.
 pub fn recover(opened: &mut Opened) -> Recovered {
-    opened.recover(&mut |change| vec![tell_of(change, Weight::Must)]).unwrap()
+    opened.recover(&mut ends_of).unwrap()
 }
 
 impl Bed {
@@ -178,6 +178,16 @@ pub fn tell_of(change: &Change, weight: Weight) -> Tell {
     let event_id = format!("{}-{}", change.facts.id, change.seq);
     let body = format!("{}:{}", Event::Session(change.clone()).name(), event_id).into_bytes().into();
     Tell { sink: SINK.into(), event_id, weight, session: Some(change.facts.id), body }
+}
+
+/// What a server with one sink tells of an end.
+pub fn ends_of(event: &Event) -> Vec<Tell> {
+    let Event::Session(change) = event else {
+        let event_id = sluicegate::event::event_id(event, "start", 0);
+        let body = format!("{}:{event_id}", event.name()).into_bytes().into();
+        return vec![Tell { sink: SINK.into(), event_id, weight: Weight::Must, session: event.session_id(), body }];
+    };
+    vec![tell_of(change, Weight::Must)]
 }
 
 pub fn bytes(rx_bytes: u64, tx_bytes: u64) -> Counters {

@@ -160,6 +160,41 @@ fn what_a_dead_receiver_missed_before_the_kill_it_hears_after() {
 }
 
 #[test]
+fn a_stream_that_was_online_when_the_process_was_killed_is_told_offline_once() {
+    let (back_end, dir) = (BackEnd::start(), tempfile::tempdir().unwrap());
+    let mut server = Server::start(&format!(
+        "[stream]\nresume_window = \"1m\"\n{}{}",
+        Server::ledger_of(&dir),
+        back_end.tell("events = [\"*\"]")
+    ));
+    let mut show = Show::start(&server, 1);
+    // One whose publisher may come back, which nobody waits for after a kill.
+    let mut idle = Raw::publish(server.rtmp, "live", "idle").start();
+    idle.send_picture(0);
+    server.wait_for_sessions("state=running", 3);
+    drop(idle);
+    back_end.wait_for_ends(1);
+    eventually("it is idle", || back_end.told_of("stream.idle").len() == 1);
+    show.go_on(Duration::from_millis(100));
+    assert_eq!(back_end.told_of("stream.online").len(), 2);
+    server.kill();
+    server.start_again();
+    back_end.wait_for_ends(3);
+    eventually("both are told offline", || back_end.told_of("stream.offline").len() == 2);
+    for event in back_end.told_of("stream.offline") {
+        assert_eq!((&event["reason"], &event["recovered"]), (&"server_crash".into(), &true.into()), "{event:#}");
+        let online = back_end.told_of("stream.online");
+        let before = online.iter().find(|it| it["stream"]["stream"] == event["stream"]["stream"]).unwrap();
+        assert_eq!(before["stream"]["publisher"], event["stream"]["publisher"], "{event:#}");
+    }
+    server.kill();
+    server.start_again();
+    server.settle();
+    back_end.assert_whole();
+    assert_eq!(back_end.told_of("stream.offline").len(), 2, "once");
+}
+
+#[test]
 fn a_kill_during_the_drain_loses_nobody() {
     let (back_end, dir) = (BackEnd::start(), tempfile::tempdir().unwrap());
     let mut server = server(&dir, &back_end, "[shard]\ndrain_timeout = \"4s\"\n");

@@ -147,7 +147,8 @@ fn the_receiver_of_the_guide_takes_what_the_server_tells() {
 #[test]
 fn a_server_that_ends_in_good_order_leaves_nothing_to_recover() {
     let (back_end, dir) = (BackEnd::start(), tempfile::tempdir().unwrap());
-    let mut server = with_ledger(&dir, &format!("[shard]\ndrain_timeout = \"1s\"\n{}", back_end.tell("")));
+    let mut server =
+        Server::start(&format!("{}[shard]\ndrain_timeout = \"1s\"\n{}", Server::ledger_of(&dir), back_end.tell("")));
     let mut publisher = Raw::publish(server.rtmp, "live", "orderly").start();
     publisher.send_picture(0);
     let _players: Vec<Raw> = (0..4).map(|_| Raw::play(server.rtmp, "live", "orderly").start()).collect();
@@ -157,6 +158,10 @@ fn a_server_that_ends_in_good_order_leaves_nothing_to_recover() {
     let closed = back_end.told_of("session.closed");
     assert_eq!(closed.len(), 5, "the ends are told before the server ends");
     assert!(closed.iter().all(|it| it["reason"] == "drain" && it["recovered"] != true), "{closed:#?}");
+    // Nobody comes back within the resume window of a server that is gone.
+    let offline = back_end.told_of("stream.offline");
+    assert_eq!(offline.len(), 1, "{offline:#?}");
+    assert!(offline[0]["reason"] == "drain" && offline[0]["recovered"] != true, "{offline:#?}");
 
     server.start_again();
     assert!(!server.log().contains("server_crash"));
@@ -164,6 +169,7 @@ fn a_server_that_ends_in_good_order_leaves_nothing_to_recover() {
     assert_eq!(back_end.assert_whole().len(), 5);
     let history = server.get("/v1/history/sessions?limit=100").1;
     assert_eq!(history["sessions"].as_array().unwrap().len(), 5, "{history:#}");
+    assert_eq!(back_end.told_of("stream.offline").len(), 1, "once");
     let names: Vec<_> = back_end.told().iter().map(|it| it["type"].clone()).collect();
     let count = |name: &str| names.iter().filter(|it| **it == name).count();
     assert_eq!((count("server.ready"), count("server.draining")), (2, 1), "{names:?}");

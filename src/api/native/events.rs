@@ -63,7 +63,7 @@ pub struct EventBody {
     /// When it happened.
     #[schema(format = DateTime)]
     at: String,
-    /// The session, of `session.*`; the publisher's, of `stream.online`.
+    /// The session, of `session.*`; the publisher's, of `stream.online` and `stream.offline`.
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<String>,
     /// Counts from 1 within the session, without gaps.
@@ -114,7 +114,7 @@ pub struct EventBody {
     /// By how much the wall clock moved, of `server.clock_step`.
     #[serde(skip_serializing_if = "Option::is_none")]
     by_ms: Option<i64>,
-    /// Why, of `session.closed`, `session.denied` and `attempt`.
+    /// Why, of `session.closed`, `session.denied`, `stream.offline` and `attempt`.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     /// The rule, limit or cause within the reason.
@@ -322,9 +322,14 @@ impl EventBody {
         match event {
             Event::Session(change) => Self { name, at: at(change.at), ..Self::of_session(change) },
             Event::Stream(StreamEvent { key, at: when, what }) => {
-                let online = match what {
-                    StreamWhat::Online { publisher, shard, resumed } => Some((publisher, shard, resumed)),
-                    StreamWhat::Idle | StreamWhat::Offline => None,
+                let (publisher, online) = match what {
+                    StreamWhat::Online { publisher, shard, resumed } => (Some(publisher), Some((shard, resumed))),
+                    StreamWhat::Offline { publisher, .. } => (Some(publisher), None),
+                    StreamWhat::Idle => (None, None),
+                };
+                let told = match what {
+                    StreamWhat::Offline { reason, .. } => Self::of_reason(*reason),
+                    StreamWhat::Online { .. } | StreamWhat::Idle => Self::default(),
                 };
                 Self {
                     name,
@@ -332,10 +337,10 @@ impl EventBody {
                     vhost: Some(key.vhost().to_owned()),
                     app: Some(key.app().to_owned()),
                     stream: Some(key.stream().to_owned()),
-                    session: online.map(|(publisher, _, _)| publisher.to_string()),
-                    shard: online.map(|(_, shard, _)| shard.0),
-                    resumed: online.map(|(_, _, resumed)| *resumed),
-                    ..Self::default()
+                    session: publisher.map(ToString::to_string),
+                    shard: online.map(|(shard, _)| shard.0),
+                    resumed: online.map(|(_, resumed)| *resumed),
+                    ..told
                 }
             }
             Event::Attempt(Attempt { protocol, kind, remote, at: when, reason }) => Self {

@@ -199,7 +199,11 @@ fn a_stream_shows_its_homes_numbers_and_everybodys_players() {
     assert_eq!(desk.view.players(&key("live/a")), 2);
     desk.model.stream(&mut desk.view, &online(StreamWhat::Idle), true);
     assert_eq!(desk.view.streams[&key("live/a")].publisher, None);
-    desk.model.stream(&mut desk.view, &online(StreamWhat::Offline), false);
+    desk.model.stream(
+        &mut desk.view,
+        &online(StreamWhat::Offline { publisher: id(1), reason: Reason::StreamEnded.into() }),
+        false,
+    );
     assert_eq!(desk.view.streams.len(), 1, "shard 0 still has it");
     desk.report(0, vec![], vec![], None);
     assert!(desk.view.streams.is_empty());

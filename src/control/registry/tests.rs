@@ -82,7 +82,7 @@ impl Desk {
                 Action::Happened(StreamEvent { what, .. }) => match what {
                     StreamWhat::Online { publisher, shard, resumed } => Online(number(publisher), shard.0, resumed),
                     StreamWhat::Idle => Idle,
-                    StreamWhat::Offline => Offline,
+                    StreamWhat::Offline { .. } => Offline,
                 },
             })
             .collect()
@@ -372,7 +372,7 @@ impl World {
                     let was = self.online.insert(key.clone(), matches!(what, StreamWhat::Online { .. }));
                     match what {
                         StreamWhat::Idle => assert_eq!(was, Some(true)),
-                        StreamWhat::Offline => assert_eq!(was, Some(false)),
+                        StreamWhat::Offline { .. } => assert_eq!(was, Some(false)),
                         StreamWhat::Online { .. } => {}
                     }
                 }

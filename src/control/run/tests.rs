@@ -123,7 +123,7 @@ fn a_source_that_closes_while_it_asks_does_not_keep_the_stream() {
         wires.tell(0, change(&publisher, What::Closed(Reason::ClientReset.into(), Counters::default())));
         // The resume window passes without anything else happening.
         let mut seen = Vec::new();
-        while seen.last() != Some(&StreamWhat::Offline) {
+        while !matches!(seen.last(), Some(StreamWhat::Offline { .. })) {
             if let (_, Recorded { event, .. }) = handle.next_event(&mut cursor).await
                 && let Event::Stream(event) = &*event
             {
@@ -131,7 +131,8 @@ fn a_source_that_closes_while_it_asks_does_not_keep_the_stream() {
             }
         }
         let online = StreamWhat::Online { publisher: id(1), shard: ShardId(0), resumed: false };
-        assert_eq!(seen, [online, StreamWhat::Idle, StreamWhat::Offline]);
+        let offline = StreamWhat::Offline { publisher: id(1), reason: Reason::StreamEnded.into() };
+        assert_eq!(seen, [online, StreamWhat::Idle, offline]);
         until(&handle, |view| view.streams.is_empty()).await;
     });
 }
