@@ -343,7 +343,7 @@ impl Rtmp {
         let id = facts.id;
         let verdict = verdict.and_then(|grant| {
             let is_banned = core.is_banned_by_now(now, &facts, &grant.key);
-            if is_banned { Err(Box::new(CloseReason::from(Reason::Banned).into())) } else { Ok(grant) }
+            if is_banned { Err(Box::new(grant.refused(Reason::Banned.into()))) } else { Ok(grant) }
         });
         match verdict {
             Ok(grant) if !kind.is_source() => {
@@ -379,6 +379,7 @@ impl Rtmp {
                 }
                 self.engine.reject_to(request, refusal, denied.redirect.as_deref());
                 self.role = Role::Idle;
+                core.sessions.identify(session, denied.user.as_deref(), &denied.labels);
                 core.record(now, session, What::Denied(reason));
                 self.ending = Some((session, reason));
             }

@@ -41,6 +41,12 @@ impl Grant {
         }
     }
 
+    /// The same peer is refused after all.
+    #[must_use]
+    pub fn refused(self, reason: CloseReason) -> Refusal {
+        Refusal { user: self.user, labels: self.labels, ..Refusal::from(reason) }
+    }
+
     /// What the session becomes.
     #[must_use]
     pub fn identity(&self) -> Identity {
@@ -57,11 +63,15 @@ pub struct Refusal {
     pub text: Option<Box<str>>,
     /// Where the peer should go instead: a URL whose host the configuration allows.
     pub redirect: Option<Box<str>>,
+    /// Who the peer is, as far as that was known by then: a limit refuses whom a token or a back end has named.
+    pub user: Option<Box<str>>,
+    /// What the back end attached by then.
+    pub labels: Labels,
 }
 
 impl From<CloseReason> for Refusal {
     fn from(reason: CloseReason) -> Self {
-        Self { reason, text: None, redirect: None }
+        Self { reason, text: None, redirect: None, user: None, labels: Labels::default() }
     }
 }
 

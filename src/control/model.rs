@@ -80,13 +80,13 @@ impl Model {
                     self.note(view, change, &grown);
                 }
             }
-            What::Authorized => {
-                // The verdict completed the facts.
+            What::Authorized | What::Denied(_) => {
+                // The verdict completed the facts: a no may know who was refused, too.
                 if let Some(row) = view.sessions.get_mut(&id) {
                     row.facts = Arc::clone(&change.facts);
                 }
             }
-            What::Altered | What::Overflowed { .. } | What::Denied(_) => {}
+            What::Altered | What::Overflowed { .. } => {}
         }
     }
 
@@ -95,6 +95,7 @@ impl Model {
         let Some(mut row) = view.sessions.remove(&facts.id) else { return };
         self.meters.remove(facts.id);
         let grown = grow(&mut row.counters, counters);
+        row.facts = Arc::clone(facts);
         row.state = State::Finished;
         row.queue_bytes = 0;
         row.rates = Rates::default();

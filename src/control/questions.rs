@@ -152,7 +152,7 @@ impl Questions {
         }
         Some(match verdict {
             Ok(()) => Ok(granted),
-            Err(reason) => Err(Box::new(Refusal::from(reason))),
+            Err(reason) => Err(Box::new(granted.refused(reason))),
         })
     }
 

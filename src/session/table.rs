@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::names::SessionId;
 use crate::session::state::transition;
-use crate::session::{CloseReason, Counters, Facts, Identity, SessionSample, State, Transition, Trigger};
+use crate::session::{CloseReason, Counters, Facts, Identity, Labels, SessionSample, State, Transition, Trigger};
 use crate::stdx::ahead;
 
 /// A session's place in the table; refers to nothing once the session is closed, even if the place is used again.
@@ -184,6 +184,18 @@ impl Table {
             live.facts = Arc::new(live.facts.identified(identity));
         }
         self.record(now, key, What::Authorized)
+    }
+
+    /// The verdict is going to be no, and says who was refused: the session's facts name him from now on.
+    pub fn identify(&mut self, key: SessionKey, user: Option<&str>, labels: &Labels) {
+        if let Some((_, live)) = lookup(&mut self.slots, key)
+            && live.state == State::Establishing
+            && !live.denied
+            && (user.is_some() || !labels.is_empty())
+        {
+            let identity = Identity { key: live.facts.key.clone(), user: user.map(Box::from), labels: labels.clone() };
+            live.facts = Arc::new(live.facts.identified(identity));
+        }
     }
 
     /// Closes a session with its final counters; later calls for the same key do nothing.

@@ -37,6 +37,12 @@ impl Draft {
             terms.labels = token.labels;
         }
     }
+
+    /// A no to whom this is about.
+    fn refused(&self, reason: CloseReason) -> Refusal {
+        let (user, labels) = (self.terms.user.clone(), self.terms.labels.clone());
+        Refusal { user, labels, ..Refusal::from(reason) }
+    }
 }
 
 impl Desk {
@@ -185,7 +191,7 @@ impl Desk {
                     }
                     allowed
                 });
-                let refusal = Refusal { reason: Reason::AuthDenied.into(), text: text.clone(), redirect };
+                let refusal = Refusal { text: text.clone(), redirect, ..draft.refused(Reason::AuthDenied.into()) };
                 self.fail(question, &facts, refusal);
             }
             Outcome::Failure(failure) => {
@@ -202,7 +208,7 @@ impl Desk {
                     self.seat(now, question, facts, draft, None, measured);
                 } else {
                     let reason = CloseReason::with(Reason::AuthUnavailable, failure.as_str());
-                    self.refuse(question, reason.into());
+                    self.refuse(question, draft.refused(reason));
                 }
             }
         }
@@ -221,7 +227,7 @@ impl Desk {
         let unix_ms = self.wall.unix_ms(now);
         let ends = draft.token_ends_unix_ms.into_iter().chain(draft.terms.expires_unix_ms).min();
         if ends.is_some_and(|ends| ends <= unix_ms) {
-            return self.fail(question, &facts, CloseReason::from(Reason::TokenExpired).into());
+            return self.fail(question, &facts, draft.refused(Reason::TokenExpired.into()));
         }
         let key = renamed(&facts.key, &draft.terms);
         if !matches!(facts.kind, Kind::Publish | Kind::Play) {
@@ -229,13 +235,13 @@ impl Desk {
         }
         // No session at once is none: whoever says so wants nobody in, and not everybody.
         if draft.terms.sessions_max == Some(0) {
-            return self.refuse(question, CloseReason::with(Reason::ConcurrencyLimit, "user").into());
+            return self.refuse(question, draft.refused(CloseReason::with(Reason::ConcurrencyLimit, "user")));
         }
         let claim = self.seats.claim(&facts, &key, &draft.terms, draft.token, measured);
         match self.seats.take(claim, measured) {
             Ok(claim) => self.admit(now, question, &facts, draft, claim),
             Err(full) if full.victim.is_some() && is_duplicate(&facts, &key, &draft.terms, measured) => {
-                self.refuse(question, CloseReason::from(Reason::DuplicatePublish).into());
+                self.refuse(question, draft.refused(Reason::DuplicatePublish.into()));
             }
             Err(full) => match full.victim {
                 // Waiting for the first victim's end did not do: somebody has to go for another limit as well.
@@ -248,7 +254,7 @@ impl Desk {
                     self.waiting.insert(session, Waiting { question, facts, draft, stage });
                     self.end(victim, full.reason);
                 }
-                _ => self.refuse(question, full.reason.into()),
+                _ => self.refuse(question, draft.refused(full.reason)),
             },
         }
     }
@@ -307,7 +313,8 @@ impl Desk {
         if let Stage::Evicting { victim, .. } = waiting.stage {
             self.promised.remove(&victim);
         }
-        self.refuse(waiting.question, CloseReason::with(Reason::ConcurrencyLimit, "evict_timeout").into());
+        let reason = CloseReason::with(Reason::ConcurrencyLimit, "evict_timeout");
+        self.refuse(waiting.question, waiting.draft.refused(reason));
     }
 
     fn key_unknown(&mut self, now: Instant, rule: usize, facts: &Arc<Facts>) {
