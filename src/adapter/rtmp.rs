@@ -399,10 +399,11 @@ impl Rtmp {
         self.ending = Some((session, Reason::StreamEnded.into()));
     }
 
-    /// Says goodbye before the owner closes: the peer's user reads why.
-    pub fn say_goodbye(&mut self, reason: CloseReason) {
+    /// Says goodbye before the owner closes: the peer's user reads why, in the words of `text` where there are some.
+    pub fn say_goodbye(&mut self, reason: CloseReason, text: Option<&str>) {
         let kind = if self.is_publisher() { Kind::Publish } else { Kind::Play };
-        self.engine.goodbye(refusal(reason, kind));
+        let said = refusal(reason, kind);
+        self.engine.goodbye(Refusal { description: text.unwrap_or(said.description), ..said });
     }
 
     /// The connection is closed: ends its session, or records the attempt of one that never had any.

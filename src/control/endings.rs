@@ -257,7 +257,7 @@ impl Endings {
                     ending.waiting.insert(order);
                     self.orders.insert(order, number);
                     let reason = ending.what.reason;
-                    out.push((*shard, ToShard::Close { order, sessions: batch.to_vec(), reason }));
+                    out.push((*shard, ToShard::Close { order, sessions: batch.to_vec(), reason, text: None }));
                 }
             }
             // Nobody of a peer that is banned beforehand is here: then it is over.

@@ -198,11 +198,12 @@ impl Questions {
             match action {
                 Action::Verdict { question, verdict } => self.verdict(now, question, verdict, ways),
                 Action::Ask { id, hook, facts, why } => self.asks.push(ToAsk { id, hook, facts, why }),
-                Action::End { session, reason } => {
+                Action::End { session, reason, text } => {
                     // A session that is not in the view has just ended by itself.
                     if let Some(row) = view.sessions.get(&session) {
                         let order = ways.orders.take();
-                        ways.out.push((row.facts.shard, ToShard::Close { order, sessions: vec![session], reason }));
+                        let close = ToShard::Close { order, sessions: vec![session], reason, text };
+                        ways.out.push((row.facts.shard, close));
                     }
                 }
                 Action::Note { facts, note } => self.note(&facts, &note),

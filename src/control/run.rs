@@ -551,7 +551,7 @@ impl Control {
             for id in &step.shed {
                 let Some(shard) = shard_of(id) else { continue };
                 let (order, reason) = (self.orders.take(), CloseReason::with(Reason::Overload, "shed"));
-                self.out.push((shard, ToShard::Close { order, sessions: vec![*id], reason }));
+                self.out.push((shard, ToShard::Close { order, sessions: vec![*id], reason, text: None }));
             }
             step
         };
@@ -575,7 +575,7 @@ impl Control {
                 }
                 Action::Close { to, order, session } => {
                     let reason = Reason::Replaced.into();
-                    outbox.send(mailbox, to, ToShard::Close { order, sessions: vec![session], reason });
+                    outbox.send(mailbox, to, ToShard::Close { order, sessions: vec![session], reason, text: None });
                 }
                 Action::OpenRelay { key, from, to } => {
                     let (sender, receiver) = relay(&self.stream);

@@ -115,7 +115,9 @@ impl Shard {
                 ToShard::RelayAttach { key, queue } => {
                     self.contained(|| self.core.borrow_mut().streams.attach(now, &key, queue, &self.packager));
                 }
-                ToShard::Close { order, sessions, reason } => self.close_sessions(order, &sessions, reason).await,
+                ToShard::Close { order, sessions, reason, text } => {
+                    self.close_sessions(order, &sessions, reason, text.as_deref()).await;
+                }
                 ToShard::Ban { order, bans } => {
                     let mut core = self.core.borrow_mut();
                     for ban in bans.iter() {
@@ -166,9 +168,9 @@ impl Shard {
     }
 
     /// Ends sessions by order.
-    async fn close_sessions(&self, order: OrderId, sessions: &[SessionId], reason: CloseReason) {
+    async fn close_sessions(&self, order: OrderId, sessions: &[SessionId], reason: CloseReason, text: Option<&str>) {
         let sessions: Vec<_> = sessions.iter().map(|id| (*id, reason)).collect();
-        let count = self.end_sessions(&sessions).await;
+        let count = self.end_sessions(&sessions, text).await;
         self.say(Instant::now(), ToControl::Done { order, count });
     }
 
@@ -181,20 +183,20 @@ impl Shard {
             core.streams.configure(rules.streams.clone());
             core.change_gate(Arc::clone(&rules.gate))
         };
-        let count = self.end_sessions(&turned_away).await;
+        let count = self.end_sessions(&turned_away, None).await;
         self.say(Instant::now(), ToControl::Done { order, count });
     }
 
     /// Ends sessions; returns how many were here. The record of each is closed and its socket shut down before this
     /// returns.
-    async fn end_sessions(&self, sessions: &[(SessionId, CloseReason)]) -> usize {
+    async fn end_sessions(&self, sessions: &[(SessionId, CloseReason)], text: Option<&str>) -> usize {
         let mut count = 0;
         for some in sessions.chunks(CLOSES_PER_TURN) {
             let now = Instant::now();
             for (id, reason) in some {
                 let owner = self.core.borrow().owner(*id);
                 if let Some(connection) = owner.and_then(|who| self.connection(who.0)) {
-                    self.guarded(&connection, || self.end(&connection, now, *reason, true));
+                    self.guarded(&connection, || self.end_saying(&connection, now, *reason, text));
                     count += 1;
                 }
             }

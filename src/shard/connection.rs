@@ -444,6 +444,14 @@ impl Shard {
         }
     }
 
+    /// Ends a connection by order; its user reads `text` where a back end has words of its own.
+    pub(super) fn end_saying(&self, connection: &Connection, now: Instant, reason: CloseReason, text: Option<&str>) {
+        if let Some(text) = text.filter(|_| connection.is_open()) {
+            connection.adapter.borrow_mut().say_goodbye(reason, Some(text));
+        }
+        self.end(connection, now, reason, text.is_none());
+    }
+
     /// Ends a connection from our side, now: last words where they can still be read, the session's record, the end of
     /// our half of the socket. Its task does the rest.
     pub(super) fn end(&self, connection: &Connection, now: Instant, reason: CloseReason, goodbye: bool) {
@@ -456,7 +464,7 @@ impl Shard {
             let mut adapter = connection.adapter.borrow_mut();
             let mut core = self.core.borrow_mut();
             if goodbye {
-                adapter.say_goodbye(reason);
+                adapter.say_goodbye(reason, None);
             }
             let stream = connection.stream.borrow();
             let mut socket = Socket { stream: &stream, shard: self };

@@ -88,6 +88,8 @@ pub enum ToShard {
         sessions: Vec<SessionId>,
         /// Why.
         reason: CloseReason,
+        /// What their users read of it, where a back end has words of its own.
+        text: Option<Box<str>>,
     },
     /// Refuse these from now on. Answered by [`ToControl::Done`].
     Ban {

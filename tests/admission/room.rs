@@ -28,6 +28,8 @@ pub struct Room {
     pub verdicts: BTreeMap<u64, Verdict>,
     pub asks: Vec<(AskId, usize, Arc<Facts>, Why)>,
     pub ends: Vec<(SessionId, CloseReason)>,
+    /// What the peers of [`ends`](Self::ends) read.
+    pub last_words: Vec<Option<Box<str>>>,
     pub notes: Vec<Note>,
     start: Instant,
     questions: u64,
@@ -77,6 +79,7 @@ impl Room {
             verdicts: BTreeMap::new(),
             asks: Vec::new(),
             ends: Vec::new(),
+            last_words: Vec::new(),
             notes: Vec::new(),
             start: now,
             questions: 0,
@@ -188,7 +191,10 @@ impl Room {
                     assert!(self.verdicts.insert(question, verdict).is_none(), "two verdicts on question {question}");
                 }
                 Action::Ask { id, hook, facts, why } => self.asks.push((id, hook, facts, why)),
-                Action::End { session, reason } => self.ends.push((session, reason)),
+                Action::End { session, reason, text } => {
+                    self.ends.push((session, reason));
+                    self.last_words.push(text);
+                }
                 Action::Note { note, .. } => self.notes.push(note),
             }
         }

@@ -96,6 +96,8 @@ fn a_no_later_ends_ffmpeg_and_leaves_others_alone() {
     let end = server.wait_for_end(id.as_str().unwrap());
     assert_eq!(end["reason"], "reauth_denied", "{end:#}");
     assert!(!publisher.wait(), "ffmpeg goes on");
+    let errors = publisher.errors();
+    assert!(errors.contains("Server error: it is over"), "{errors}");
     let asked = back_end.asked();
     let last = asked.iter().rfind(|asked| asked["session"]["id"] == id).unwrap();
     assert_eq!(last["why"], "recheck");

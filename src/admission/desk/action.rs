@@ -72,6 +72,8 @@ pub enum Action {
         session: SessionId,
         /// Why.
         reason: CloseReason,
+        /// The back end's own words for the peer's user.
+        text: Option<Box<str>>,
     },
     /// Something worth knowing, for the log, metrics and throttles.
     Note {

@@ -45,7 +45,7 @@ impl Desk {
         let unix_ms = self.wall.unix_ms(now);
         let Some(running) = self.sessions.get_mut(&session).filter(|running| !running.is_ending) else { return };
         match answer {
-            Outcome::Deny { .. } => return self.end(session, Reason::ReauthDenied.into()),
+            Outcome::Deny { text, .. } => return self.end_saying(session, Reason::ReauthDenied.into(), text.clone()),
             Outcome::Allow(terms) => {
                 running.hook_ends_unix_ms = terms.expires_unix_ms;
                 if terms.expires_unix_ms.is_some_and(|ends| ends <= unix_ms) {
@@ -69,13 +69,18 @@ impl Desk {
 
     /// Tells a session to go, once.
     pub(super) fn end(&mut self, session: SessionId, reason: CloseReason) {
+        self.end_saying(session, reason, None);
+    }
+
+    /// The same with the words of a back end.
+    fn end_saying(&mut self, session: SessionId, reason: CloseReason, text: Option<Box<str>>) {
         let Some(mut running) = self.sessions.remove(&session) else { return };
         if !running.is_ending {
             running.is_ending = true;
             self.disarm(session, &mut running);
             self.seats.leaving(&running.claim);
             *self.counts.ended.entry(reason).or_default() += 1;
-            self.actions.push_back(Action::End { session, reason });
+            self.actions.push_back(Action::End { session, reason, text });
         }
         self.sessions.insert(session, running);
     }

@@ -98,7 +98,7 @@ fn fa_09_two_shards_ask_and_the_old_one_goes_first() {
         wires.tell(0, ask(&old));
         wires.tell(1, ask(&new));
         assert!(matches!(wires.next(0).await, ToShard::Verdict { verdict: Ok(_), .. }));
-        let ToShard::Close { order, sessions, reason } = wires.next(0).await else { panic!("not a close") };
+        let ToShard::Close { order, sessions, reason, .. } = wires.next(0).await else { panic!("not a close") };
         assert_eq!((sessions, reason.reason), (vec![id(1)], Reason::Replaced));
         assert!(wires.take(1).is_none(), "the newcomer waits");
         wires.tell(0, ToControl::Done { order, count: 1 });
