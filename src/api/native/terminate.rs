@@ -187,7 +187,8 @@ fn ban_text(text: &str) -> Result<Duration, Problem> {
 fn ban_wrong() -> Problem {
     Problem::parameter(
         "ban_for",
-        "write a time longer than zero with its unit, as \"30s\" or \"10m\", or whole seconds",
+        "write a time longer than zero with its unit (ms, s, m, h or d), as \"30s\" or \"10m\", or whole seconds; the most \
+         is a year, \"365d\", and what is longer is taken for that",
     )
 }
 
@@ -202,8 +203,10 @@ mod tests {
         assert_eq!(ban_text("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(ban_text("1000000000000s"), Ok(BAN_MAX));
         assert_eq!(ban_text("99999999999999999999999s"), Ok(BAN_MAX));
-        for bad in ["0", "0s", "-1", "-1s", "", "s", "1.5s", "1 s", "ten"] {
-            assert_eq!(ban_text(bad).unwrap_err().field.as_deref(), Some("ban_for"), "{bad:?}");
+        for bad in ["0", "0s", "-1", "-1s", "", "s", "1.5s", "1 s", "ten", "2y"] {
+            let problem = ban_text(bad).unwrap_err();
+            assert_eq!(problem.field.as_deref(), Some("ban_for"), "{bad:?}");
+            assert!(problem.detail.contains("365d"), "the limit is named");
         }
     }
 }

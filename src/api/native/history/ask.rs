@@ -139,6 +139,10 @@ pub fn filter(params: &mut Params) -> Result<Filter, Problem> {
         };
         params.take(field).map(read).transpose()
     };
+    let (from_ms, to_ms) = (moment("from")?, moment("to")?);
+    if from_ms.zip(to_ms).is_some_and(|(from, to)| from > to) {
+        return Err(Problem::parameter("from", "this is later than `to`: nothing is between them"));
+    }
     Ok(Filter {
         kinds: of_now.kinds,
         protocols: of_now.protocols,
@@ -149,8 +153,8 @@ pub fn filter(params: &mut Params) -> Result<Filter, Problem> {
         remotes: of_now.remotes,
         reasons,
         open,
-        from_ms: moment("from")?,
-        to_ms: moment("to")?,
+        from_ms,
+        to_ms,
     })
 }
 
@@ -242,6 +246,13 @@ mod tests {
         assert_eq!((found.reasons, found.open), (vec![Reason::Kicked, Reason::Banned], Some(false)));
         assert_eq!((found.from_ms, found.to_ms), (Some(1_795_132_800_000), None));
         assert_eq!(read("").unwrap(), Filter::default());
+    }
+
+    #[test]
+    fn a_time_that_ends_before_it_begins_is_refused() {
+        let problem = read("from=2026-11-21&to=2026-11-20").unwrap_err();
+        assert_eq!((problem.field.as_deref(), problem.detail.contains("`to`")), (Some("from"), true), "{problem:?}");
+        assert!(read("from=2026-11-20&to=2026-11-20").is_ok(), "a moment that is none is empty and no mistake");
     }
 
     #[test]
