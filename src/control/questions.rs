@@ -169,12 +169,21 @@ impl Questions {
         self.desk.handle_clock(now, wall);
     }
 
-    /// Reads a key set for a token rule; see [`Desk::set_jwks`].
+    /// Reads a key set for a token rule, see [`Desk::set_jwks`], and judges those who waited for it.
     ///
     /// # Errors
     /// When the rule does not read `from` there, or the text is no key set.
-    pub fn set_jwks(&mut self, rule: usize, from: &str, text: &str) -> Result<usize, &'static str> {
-        self.desk.set_jwks(rule, from, text)
+    pub fn set_jwks(
+        &mut self,
+        now: Instant,
+        (rule, from, text): (usize, &str, &str),
+        view: &View,
+        ways: &mut Ways<'_>,
+    ) -> Result<usize, &'static str> {
+        let keys = self.desk.set_jwks(rule, from, text)?;
+        self.desk.handle_keys(now, rule, &Known { view, registry: ways.registry });
+        self.carry_out(now, view, ways);
+        Ok(keys)
     }
 
     /// What back ends are to be asked.

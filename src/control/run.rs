@@ -447,7 +447,9 @@ impl Control {
                 self.endings.ban(now, &view, &shards, ban, reply, &mut self.orders, &mut self.out);
             }
             Command::KeySet { rule, from, text, reply } => {
-                let _ = reply.send(self.questions.set_jwks(rule, &from, &text));
+                let view = self.shared.view();
+                let (questions, mut ways) = split!(self);
+                let _ = reply.send(questions.set_jwks(now, (rule, &from, &text), &view, &mut ways));
             }
             Command::Ready { at } => self.event(at, Event::Server(ServerEvent { at, what: ServerWhat::Ready })),
             Command::Configure { rules, reply } => {

@@ -151,6 +151,13 @@ impl Room {
         self.drain();
     }
 
+    /// A rule's key set was read.
+    pub fn keys(&mut self, rule: usize, from: &str, text: &str) {
+        self.desk.set_jwks(rule, from, text).unwrap();
+        self.desk.handle_keys(self.now, rule, &self.rates);
+        self.drain();
+    }
+
     pub fn close(&mut self, facts: &Facts) {
         self.desk.handle_closed(self.now, facts.id, &self.rates);
         self.drain();

@@ -428,17 +428,50 @@ fn a_token_cannot_choose_what_its_key_is_for() {
 }
 
 #[test]
+fn a_key_that_an_issuer_made_a_moment_ago_is_waited_for_and_one_that_nobody_made_is_a_failure() {
+    let mut room = room(Settings { jwt: vec![with_set()], ..Settings::default() });
+    let mut set = rfc_keys();
+    set["keys"].as_array_mut().unwrap().retain(|key| key["kid"] != "ed");
+    room.keys(0, SET, &set.to_string());
+    let claims = json!({"exp": START_UNIX + 600});
+    let peers = ["ed", "no such", "ed"].map(|kid| room.peer(Kind::Play, "cam", &ed_token(Some(kid), &claims)));
+    let [good, forged, gone] = [0, 1, 2].map(|index: usize| room.ask(&peers[index]));
+    assert_eq!((room.said(good), room.said(forged)), (None, None));
+    room.close(&peers[2]);
+    room.keys(0, SET, &rfc_keys().to_string());
+    assert_eq!(room.said(good), Some(Ok(())));
+    assert!(matches!(room.said(forged), Some(Err(CloseReason { reason: Reason::AuthDenied, .. }))));
+    assert_eq!(room.said(gone), None);
+    let failures = room.notes.iter().filter(|note| matches!(note, Note::AuthFailed(_))).count();
+    assert_eq!(failures, 1, "the forged one counts against its source");
+    // The set was read a moment ago: the next forged one need not wait.
+    assert!(is_denied(&room.verdict(Kind::Play, "cam", &ed_token(Some("no such"), &claims)), "jwt"));
+    let held = room.desk.held();
+    assert_eq!((held.waiting, held.timers), (0, 0));
+}
+
+#[test]
 fn a_key_set_is_replaced_and_a_broken_one_changes_nothing() {
     let mut room = room(Settings { jwt: vec![with_set()], ..Settings::default() });
     let claims = json!({"exp": START_UNIX + 600});
     let unknown = |room: &Room| room.notes.iter().filter(|note| **note == Note::KeyUnknown { rule: 0 }).count();
-    assert!(room.verdict(Kind::Play, "cam", &ed_token(Some("ed"), &claims)).is_err());
-    assert!(room.verdict(Kind::Play, "cam", &ed_token(Some("ed"), &claims)).is_err());
+    let ask = |room: &mut Room| {
+        let facts = room.peer(Kind::Play, "cam", &ed_token(Some("ed"), &claims));
+        room.ask(&facts)
+    };
+    let waiting = [ask(&mut room), ask(&mut room)];
     assert_eq!(unknown(&room), 1, "one request to read the set again, however many come with the key");
+    // Nobody reads it in time, which is not the peers' fault.
+    room.wait(Settings::default().answer_timeout);
+    let no_keys = Err(CloseReason::with(Reason::AuthUnavailable, "key_set"));
+    assert_eq!(waiting.map(|question| room.said(question)), [Some(no_keys), Some(no_keys)]);
     room.wait(SECOND * 10);
-    assert!(room.verdict(Kind::Play, "cam", &ed_token(Some("ed"), &claims)).is_err());
+    let waiting = ask(&mut room);
     assert_eq!(unknown(&room), 2);
-    room.desk.set_jwks(0, SET, &rfc_keys().to_string()).unwrap();
+    room.keys(0, SET, &rfc_keys().to_string());
+    assert_eq!(room.said(waiting), Some(Ok(())));
+    let failures = room.notes.iter().filter(|note| matches!(note, Note::AuthFailed(_))).count();
+    assert_eq!((failures, room.desk.held().waiting), (0, 0));
     assert!(room.verdict(Kind::Play, "cam", &ed_token(Some("ed"), &claims)).is_ok());
     for broken in ["", "{}", "[]", "{\"keys\":[]}", "{\"keys\":[{\"kty\":\"oct\",\"k\":\"AAAA\"}]}", "{\"keys\":7}"] {
         assert!(room.desk.set_jwks(0, SET, broken).is_err(), "{broken}");

@@ -60,8 +60,8 @@ pub struct Desk {
     /// Who waits for a session to end.
     promised: HashMap<SessionId, SessionId>,
     timers: BTreeSet<(Instant, Timer)>,
-    /// When a key set was last found wanting, for each rule.
-    key_unknown_at: HashMap<usize, Instant>,
+    /// What became of it when a key set was last found wanting, for each rule.
+    key_sets: HashMap<usize, Wanting>,
     actions: VecDeque<Action>,
     counts: Counts,
 }
@@ -75,10 +75,21 @@ struct Waiting {
 }
 
 enum Stage {
+    /// The key set of a token rule is being read again.
+    Keys { rule: usize, deadline: Instant },
     /// A back end has been asked.
     Asked(AskId),
     /// A session has been told to make room.
     Evicting { victim: SessionId, deadline: Instant },
+}
+
+/// A token named a key that the set does not have.
+#[derive(Clone, Copy)]
+struct Wanting {
+    /// When it was found so, and asked to be read again.
+    since: Instant,
+    /// It was read since.
+    is_read: bool,
 }
 
 /// The yes as far as it has come.
@@ -144,6 +155,8 @@ enum Timer {
     Answer(AskId),
     /// The newcomer has waited long enough for a seat.
     Seat(SessionId),
+    /// The same for a key set.
+    Keys(SessionId),
     /// What a player takes is measured by now.
     Measured(SessionId),
     /// A token or a back end's word ends the session.
@@ -190,7 +203,7 @@ impl Desk {
             sessions: HashMap::new(),
             promised: HashMap::new(),
             timers: BTreeSet::new(),
-            key_unknown_at: HashMap::new(),
+            key_sets: HashMap::new(),
             actions: VecDeque::new(),
             counts: Counts::default(),
         })
@@ -246,9 +259,15 @@ impl Desk {
     pub fn handle_closed(&mut self, now: Instant, session: SessionId, measured: &dyn Measured) {
         if let Some(waiting) = self.waiting.remove(&session) {
             self.counts.gone += 1;
-            if let Stage::Evicting { victim, deadline } = waiting.stage {
-                self.promised.remove(&victim);
-                self.timers.remove(&(deadline, Timer::Seat(session)));
+            match waiting.stage {
+                Stage::Asked(_) => {}
+                Stage::Keys { deadline, .. } => {
+                    self.timers.remove(&(deadline, Timer::Keys(session)));
+                }
+                Stage::Evicting { victim, deadline } => {
+                    self.promised.remove(&victim);
+                    self.timers.remove(&(deadline, Timer::Seat(session)));
+                }
             }
         }
         if let Some(mut gone) = self.sessions.remove(&session) {
@@ -291,6 +310,7 @@ impl Desk {
             match timer {
                 Timer::Answer(id) => self.handle_answer(now, id, Answer::Failure(Failure::Timeout), measured),
                 Timer::Seat(newcomer) => self.give_up_seat(newcomer),
+                Timer::Keys(newcomer) => self.give_up_keys(newcomer),
                 Timer::Measured(session) => {
                     if let Some(running) = self.sessions.get_mut(&session) {
                         running.unmeasured_until = None;
@@ -330,7 +350,7 @@ impl Desk {
         self.answer_timeout = settings.answer_timeout;
         self.evict_timeout = settings.evict_timeout;
         self.redirect_hosts.clone_from(&settings.redirect_hosts);
-        self.key_unknown_at.clear();
+        self.key_sets.clear();
         Ok(())
     }
 
@@ -352,7 +372,28 @@ impl Desk {
     /// When the rule of that index has its key set from elsewhere by now, when the text is no key set or holds no usable
     /// key; what was there before stays.
     pub fn set_jwks(&mut self, index: usize, from: &str, text: &str) -> Result<usize, &'static str> {
-        self.tokens.set_jwks(index, from, text)
+        let keys = self.tokens.set_jwks(index, from, text)?;
+        if let Some(wanting) = self.key_sets.get_mut(&index) {
+            wanting.is_read = true;
+        }
+        Ok(keys)
+    }
+
+    /// The rule `index` has another key set: whoever waited for it is judged by what it has now. To be called when
+    /// [`set_jwks`](Self::set_jwks) went well.
+    pub fn handle_keys(&mut self, now: Instant, index: usize, measured: &dyn Measured) {
+        let awaits = |waiting: &Waiting| matches!(waiting.stage, Stage::Keys { rule, .. } if rule == index);
+        let waiting = self.waiting.iter().filter(|(_, waiting)| awaits(waiting));
+        let mut waiting: Vec<(u64, SessionId)> = waiting.map(|(id, waiting)| (waiting.question, *id)).collect();
+        // In the order in which they came.
+        waiting.sort_unstable();
+        for (_, id) in waiting {
+            let Some(Waiting { question, facts, stage, .. }) = self.waiting.remove(&id) else { continue };
+            if let Stage::Keys { deadline, .. } = stage {
+                self.timers.remove(&(deadline, Timer::Keys(id)));
+            }
+            self.judge(now, question, facts, measured);
+        }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.

@@ -23,6 +23,8 @@ use crate::stdx::ids::SplitMix;
 
 /// How long it takes until what a new player takes is in the measured rates.
 const MEASURED_AFTER: Duration = Duration::from_secs(5);
+/// The refusal of a peer whose key could not be looked for.
+const NO_KEYS: CloseReason = CloseReason::with(Reason::AuthUnavailable, "key_set");
 /// How often a key set is called wanting.
 const KEY_UNKNOWN_EVERY: Duration = Duration::from_secs(10);
 
@@ -67,8 +69,10 @@ impl Desk {
                 draft
             }
             Judgement::Invalid(invalid) => {
-                if let Some(rule) = invalid.unknown_key {
-                    self.key_unknown(now, rule, &facts);
+                if let Some(rule) = invalid.unknown_key
+                    && self.is_set_read_anew(now, rule, &facts)
+                {
+                    return self.await_keys(now, question, facts, rule);
                 }
                 // Nobody could tell: that is not the peer's failure.
                 if invalid.reason.reason == Reason::AuthUnavailable {
@@ -317,11 +321,35 @@ impl Desk {
         self.refuse(waiting.question, waiting.draft.refused(reason));
     }
 
-    fn key_unknown(&mut self, now: Instant, rule: usize, facts: &Arc<Facts>) {
-        let last = self.key_unknown_at.get(&rule);
-        if last.is_none_or(|last| now.saturating_duration_since(*last) >= KEY_UNKNOWN_EVERY) {
-            self.key_unknown_at.insert(rule, now);
+    /// A token names a key that the rule's set does not have. True while the set is being read again, which this begins
+    /// when it was not a moment ago: an issuer that changes its keys is no failure of the peer.
+    fn is_set_read_anew(&mut self, now: Instant, rule: usize, facts: &Arc<Facts>) -> bool {
+        let last = self.key_sets.get(&rule).copied();
+        let last = last.filter(|last| now.saturating_duration_since(last.since) < KEY_UNKNOWN_EVERY);
+        if last.is_none() {
+            self.key_sets.insert(rule, Wanting { since: now, is_read: false });
             self.actions.push_back(Action::Note { facts: facts.clone(), note: Note::KeyUnknown { rule } });
+        }
+        last.is_none_or(|last| !last.is_read)
+    }
+
+    /// The question waits for the rule's key set, as it would for a back end.
+    fn await_keys(&mut self, now: Instant, question: u64, facts: Arc<Facts>, rule: usize) {
+        let since = self.key_sets.get(&rule).map_or(now, |wanting| wanting.since);
+        let deadline = since + self.answer_timeout;
+        if deadline <= now || self.waiting.len() >= self.waiting_max {
+            return self.refuse(question, NO_KEYS.into());
+        }
+        let session = facts.id;
+        self.timers.insert((deadline, Timer::Keys(session)));
+        let stage = Stage::Keys { rule, deadline };
+        self.waiting.insert(session, Waiting { question, facts, draft: Draft::default(), stage });
+    }
+
+    /// The key set was not read in time: nobody can tell.
+    pub(super) fn give_up_keys(&mut self, newcomer: SessionId) {
+        if let Some(waiting) = self.waiting.remove(&newcomer) {
+            self.refuse(waiting.question, NO_KEYS.into());
         }
     }
 

@@ -113,12 +113,13 @@ impl Invalid {
         Self { reason: CloseReason::with(Reason::AuthUnavailable, "key_set"), unknown_key: None }
     }
 
-    /// How much it says of the peer: that its token was valid once says more than that nobody can tell, and that more
-    /// than that another token is wrong.
+    /// How much it says of the peer: that its token was valid once says more than that nobody can tell, or not yet, and
+    /// that more than that another token is wrong.
     fn weight(&self) -> u8 {
         match self.reason.reason {
             Reason::TokenExpired => 2,
             Reason::AuthUnavailable => 1,
+            _ if self.unknown_key.is_some() => 1,
             _ => 0,
         }
     }
