@@ -27,6 +27,8 @@ pub struct Questions {
     /// Sessions with a question under way, and publishers that go by another name than the one they asked for.
     pending: HashMap<SessionId, Pending>,
     asks: Vec<ToAsk>,
+    /// Players that have begun since the last report of their shard, or whose stream nobody has measured yet.
+    uncounted: HashMap<ShardId, Vec<SessionId>>,
     /// Token rules whose key set should be read again.
     stale_keys: Vec<usize>,
 }
@@ -78,6 +80,7 @@ impl Questions {
             asked: 0,
             pending: HashMap::new(),
             asks: Vec::new(),
+            uncounted: HashMap::new(),
             stale_keys: Vec::new(),
         }
     }
@@ -129,6 +132,21 @@ impl Questions {
     /// What a publisher has sent since its beginning, in bytes.
     pub fn received(&mut self, now: Instant, session: SessionId, rx_bytes: u64) {
         self.desk.handle_received(now, session, rx_bytes);
+    }
+
+    /// A session has begun on its shard, whose next report has it.
+    pub fn begun(&mut self, facts: &Facts) {
+        if self.desk.is_unmeasured(facts.id) {
+            self.uncounted.entry(facts.shard).or_default().push(facts.id);
+        }
+    }
+
+    /// A shard has reported, and the view has what it said. True when players are in the measured rates that were not.
+    pub fn reported(&mut self, from: ShardId, view: &View, registry: &Registry) -> bool {
+        let Some(uncounted) = self.uncounted.get_mut(&from) else { return false };
+        let before = uncounted.len();
+        uncounted.retain(|session| !self.desk.handle_counted(*session, &Known { view, registry }));
+        uncounted.len() < before
     }
 
     /// Does what is due.

@@ -350,6 +350,11 @@ impl Control {
                         questions.received(now, row.facts.id, row.counters.rx_bytes);
                     }
                 });
+                let mut view = self.shared.view();
+                if self.questions.reported(from, &view, &self.registry) {
+                    // What is expected no more must be in the sums at once.
+                    view.forget_sums();
+                }
             }
             ToControl::Done { order, count } => {
                 if !self.registry.done(now, order) && !self.reloads.done(order, count) {
@@ -365,6 +370,9 @@ impl Control {
         match &event {
             Event::Session(change) => {
                 self.model.session(&mut self.shared.view(), change);
+                if change.what == What::Authorized {
+                    self.questions.begun(&change.facts);
+                }
                 if matches!(change.what, What::Closed(..)) {
                     let view = self.shared.view();
                     let (questions, mut ways) = split!(self);

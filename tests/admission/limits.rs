@@ -308,6 +308,35 @@ fn egress_is_admitted_by_what_is_expected_and_nobody_who_plays_is_touched() {
 }
 
 #[test]
+fn a_player_is_expected_to_take_something_only_until_it_is_measured() {
+    let limits = Limits { egress_bps_per_stream: 1_000_000, ..Limits::default() };
+    let mut room = room(limits);
+    room.rates.streams.insert("default/live/cam".into(), 220_000);
+    for number in 1..=4 {
+        let facts = room.peer(Kind::Play, "cam", "");
+        assert!(room.verdict_on(&facts).is_ok(), "player {number}, one a second");
+        room.wait(SECOND);
+        room.rates.egress.insert("default/live/cam".into(), number * 220_000);
+        assert!(room.desk.handle_counted(facts.id, &room.rates));
+        assert!(!room.desk.is_unmeasured(facts.id));
+    }
+    assert!(room.verdict(Kind::Play, "cam", "").is_err(), "a fifth is too much");
+    // What a stream brings that nobody has measured is expected as before.
+    let facts = room.peer(Kind::Play, "new", "");
+    let limits = Limits { egress_bps_per_stream: 1_000_000, egress_bps_expected: 600_000, ..Limits::default() };
+    let mut room = self::room(limits);
+    assert!(room.verdict_on(&facts).is_ok());
+    assert!(!room.desk.handle_counted(facts.id, &room.rates));
+    assert!(room.verdict(Kind::Play, "new", "").is_err());
+    room.rates.streams.insert("default/live/new".into(), 200_000);
+    room.rates.egress.insert("default/live/new".into(), 200_000);
+    assert!(room.desk.handle_counted(facts.id, &room.rates));
+    assert!(room.verdict(Kind::Play, "new", "").is_ok());
+    room.close(&facts);
+    assert!(room.desk.handle_counted(facts.id, &room.rates), "it has gone");
+}
+
+#[test]
 fn egress_is_limited_for_a_stream_an_app_and_the_server() {
     let of = |stream, app, server| Limits {
         egress_bps_per_stream: stream,

@@ -35,7 +35,8 @@ pub enum EgressScope<'a> {
 pub trait Measured {
     /// What a stream's publisher sends.
     fn stream_bps(&self, key: &StreamKey) -> u64;
-    /// What players are sent. It may be as of a moment ago: whoever came since is counted by what is expected of them.
+    /// What players are sent, as of a moment ago: whoever came since is counted by what is expected of them, until
+    /// [`Desk::handle_counted`](super::Desk::handle_counted) says that they are in it.
     fn egress_bps(&self, scope: EgressScope<'_>) -> u64;
     /// True when a publisher with these facts is going to be refused because of who holds the stream. Nobody is ended to
     /// make room for such a one.

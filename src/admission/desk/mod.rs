@@ -126,7 +126,7 @@ struct Session {
     ends_at: Option<Instant>,
     /// The longest that it may last.
     lasts_until: Option<Instant>,
-    /// Until when what it takes is not in the measured rates.
+    /// Until when what it takes is not in the measured rates, if nobody says before that it is.
     unmeasured_until: Option<Instant>,
     recheck: Option<Recheck>,
     bitrate: Option<Bitrate>,
@@ -296,6 +296,26 @@ impl Desk {
             Some(Finding::TooHigh(_)) => self.end(session, Reason::BitrateExceeded.into()),
             None => {}
         }
+    }
+
+    /// True for a player of which only is known what it is expected to take.
+    #[must_use]
+    pub fn is_unmeasured(&self, session: SessionId) -> bool {
+        self.sessions.get(&session).is_some_and(|running| running.unmeasured_until.is_some())
+    }
+
+    /// What [`Measured`] says has been told of the player: nothing is expected of it beside that any more, unless nobody
+    /// knows yet what its stream brings. True when there is nothing more to tell of it.
+    pub fn handle_counted(&mut self, session: SessionId, measured: &dyn Measured) -> bool {
+        let Some(running) = self.sessions.get_mut(&session) else { return true };
+        let Some(at) = running.unmeasured_until else { return true };
+        if measured.stream_bps(&running.claim.key) == 0 {
+            return false;
+        }
+        running.unmeasured_until = None;
+        self.timers.remove(&(at, Timer::Measured(session)));
+        self.seats.measured(&mut running.claim);
+        true
     }
 
     /// Does what is due; see [`next_due`](Self::next_due).

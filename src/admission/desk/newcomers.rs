@@ -21,7 +21,7 @@ use crate::names::{Kind, Name, SessionId, StreamKey};
 use crate::session::{CloseReason, Facts, Identity, Reason};
 use crate::stdx::ids::SplitMix;
 
-/// How long it takes until what a new player takes is in the measured rates.
+/// When what a new player takes is in the measured rates at the latest; see [`Desk::handle_counted`].
 const MEASURED_AFTER: Duration = Duration::from_secs(5);
 /// The refusal of a peer whose key could not be looked for.
 const NO_KEYS: CloseReason = CloseReason::with(Reason::AuthUnavailable, "key_set");
