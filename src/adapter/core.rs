@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::adapter::{Guard, Settings, Streams};
 use crate::admission::{Decision, Gate, Policy, Request, Ticket};
-use crate::event::{Attempt, Event};
+use crate::event::{Attempt, Event, Wanted};
 use crate::names::{Kind, Protocol, SessionId, ShardId, StreamKey};
 use crate::proto::rtmp::GlitchCounts;
 use crate::session::{CloseReason, Facts, Identity, SessionKey, Table};
@@ -207,7 +207,19 @@ impl Core {
 
     /// Records a connection or request that never became a session.
     pub fn attempt(&mut self, now: Instant, kind: Option<Kind>, remote: SocketAddr, reason: CloseReason) {
-        let attempt = Attempt { protocol: Protocol::Rtmp, kind, remote, at: now, reason };
+        self.attempt_at(now, kind, remote, reason, Wanted::default());
+    }
+
+    /// The same of one that said where it went.
+    pub fn attempt_at(
+        &mut self,
+        at: Instant,
+        kind: Option<Kind>,
+        remote: SocketAddr,
+        reason: CloseReason,
+        wanted: Wanted,
+    ) {
+        let attempt = Attempt { protocol: Protocol::Rtmp, kind, remote, at, reason, wanted };
         self.outbox.push_back(Outgoing::Event(Event::Attempt(attempt)));
     }
 

@@ -14,6 +14,7 @@ use crate::adapter::rtmp::refusals::{NO_KEYFRAME, NOT_FOUND, bad_name, reason_of
 use crate::adapter::streams::Entry;
 use crate::adapter::{Core, Outgoing, StreamSlot};
 use crate::admission::{Decision, Request, Ticket, Verdict};
+use crate::event::Wanted;
 use crate::media::Frame;
 use crate::names::{ConnectionId, DEFAULT_VHOST, Kind, Name, Protocol, StreamKey};
 use crate::proto::rtmp::server::{ConnectInfo, Refusal, RequestId, Server, ServerEvent, Trace, query_value};
@@ -416,7 +417,7 @@ impl Rtmp {
                 self.close_session(now, core, session, reason);
             }
             None if !self.had_session => {
-                core.attempt(now, None, self.remote, reason);
+                core.attempt_at(now, None, self.remote, reason, self.wanted(None));
                 self.had_session = true;
             }
             None => {}
@@ -537,7 +538,7 @@ impl Rtmp {
                 self.engine.accept_connect();
             }
             (Err(error), _) | (_, Err(error)) => {
-                self.refuse_attempt(now, core, None, bad_name(error));
+                self.refuse_attempt(now, core, None, None, bad_name(error));
                 self.engine.reject_connect(Refusal {
                     code: "NetConnection.Connect.InvalidApp",
                     description: "The application name is not allowed.",
@@ -564,7 +565,7 @@ impl Rtmp {
                     request,
                     Refusal { description: "The stream name is not allowed.", ..refusal_bad_name(kind) },
                 );
-                return self.refuse_attempt(now, core, Some(kind), bad_name(error));
+                return self.refuse_attempt(now, core, Some(kind), None, bad_name(error));
             }
         };
         // `?vhost=` on the stream wins over the one of `connect`: it is the more particular.
@@ -577,7 +578,7 @@ impl Rtmp {
                         request,
                         Refusal { description: "The vhost is not allowed.", ..refusal_bad_name(kind) },
                     );
-                    return self.refuse_attempt(now, core, Some(kind), bad_name(error));
+                    return self.refuse_attempt(now, core, Some(kind), Some(name.as_str()), bad_name(error));
                 }
             },
         };
@@ -594,7 +595,7 @@ impl Rtmp {
         let decision = core.decide(now, &asked);
         if let Decision::Deny(reason) = decision {
             self.engine.reject(request, refusal(reason, kind));
-            return self.refuse_attempt(now, core, Some(kind), reason);
+            return self.refuse_attempt(now, core, Some(kind), Some(key.stream()), reason);
         }
         let text = |from: &Option<String>| from.as_deref().map(Box::from);
         let facts = Facts {
@@ -711,8 +712,21 @@ impl Rtmp {
         self.contact_at = now;
     }
 
-    fn refuse_attempt(&mut self, now: Instant, core: &mut Core, kind: Option<Kind>, reason: CloseReason) {
-        core.attempt(now, kind, self.remote, reason);
+    /// Where the peer wanted to go, as far as it has said so.
+    fn wanted(&self, stream: Option<&str>) -> Wanted {
+        let app = self.connect.as_ref().map(|connect| connect.app.as_str().into());
+        Wanted { connection: Some(self.connection), app, stream: stream.map(Into::into) }
+    }
+
+    fn refuse_attempt(
+        &mut self,
+        now: Instant,
+        core: &mut Core,
+        kind: Option<Kind>,
+        stream: Option<&str>,
+        reason: CloseReason,
+    ) {
+        core.attempt_at(now, kind, self.remote, reason, self.wanted(stream));
         // The connection's end says nothing more than this did.
         self.had_session = true;
     }

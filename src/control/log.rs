@@ -9,7 +9,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::admission::LoadState;
 use crate::control::Handle;
-use crate::event::{Attempt, Event, ServerWhat, StreamEvent, StreamWhat};
+use crate::event::{Attempt, Event, ServerWhat, StreamEvent, StreamWhat, Wanted};
 use crate::session::{Change, CloseReason, Counters, What};
 
 /// Attempts written in a second; the rest of that second is one line with their number.
@@ -77,9 +77,13 @@ impl Log {
         self.attempts = self.attempts.saturating_add(1);
         if self.attempts <= ATTEMPTS_PER_SECOND {
             let CloseReason { reason, detail } = attempt.reason;
+            let Wanted { connection, app, stream } = &attempt.wanted;
             info!(
+                cid = connection.map(|connection| connection.to_string()),
                 proto = attempt.protocol.as_str(),
                 role = attempt.kind.map(crate::names::Kind::as_str),
+                app = app.as_deref().map(clip),
+                stream = stream.as_deref().map(clip),
                 peer = %attempt.remote,
                 reason = reason.as_str(),
                 detail,
@@ -262,6 +266,7 @@ mod tests {
                 remote: "192.0.2.1:1".parse().unwrap(),
                 at: start + Duration::from_millis(at_ms),
                 reason: Reason::HandshakeTimeout.into(),
+                wanted: Wanted::default(),
             })
         };
         let events: Vec<_> = (0..500).map(attempt).chain([attempt(1_000)]).collect();
@@ -269,6 +274,28 @@ mod tests {
         assert_eq!(lines.len(), 12, "ten, the summary, and the first of the next second");
         assert_eq!((&lines[10]["message"], &lines[10]["withheld"]), (&"attempts_summarised".into(), &490.into()));
         assert_eq!(lines[11]["reason"], "handshake_timeout");
+    }
+
+    #[test]
+    fn an_attempt_says_where_it_went_as_far_as_that_was_known() {
+        let attempt = |wanted| {
+            Event::Attempt(Attempt {
+                protocol: Protocol::Rtmp,
+                kind: Some(Kind::Play),
+                remote: "192.0.2.1:1".parse().unwrap(),
+                at: Instant::now(),
+                reason: Reason::Banned.into(),
+                wanted,
+            })
+        };
+        let connection = Some(crate::names::ConnectionId::new(ShardId(1), 7));
+        let known = Wanted { connection, app: Some("live".into()), stream: Some("cam".into()) };
+        let lines = written(&[attempt(known), attempt(Wanted::default())]);
+        assert_eq!(
+            (&lines[0]["cid"], &lines[0]["app"], &lines[0]["stream"]),
+            (&"1-7".into(), &"live".into(), &"cam".into())
+        );
+        assert!(lines[1].get("cid").is_none() && lines[1].get("app").is_none(), "{}", lines[1]);
     }
 
     #[test]

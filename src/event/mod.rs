@@ -9,7 +9,7 @@ pub use sink::{Encode, Encoded, Sink, SinkFilter, Weight, event_id};
 use std::time::Instant;
 
 use crate::admission::LoadState;
-use crate::names::{Kind, Protocol, SessionId, ShardId, StreamKey};
+use crate::names::{ConnectionId, Kind, Protocol, SessionId, ShardId, StreamKey};
 use crate::session::{Change, CloseReason, What};
 
 /// Everything that can happen.
@@ -129,7 +129,7 @@ pub enum StreamWhat {
 }
 
 /// A connection or request that was refused before it became a session.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Attempt {
     /// How it spoke.
     pub protocol: Protocol,
@@ -141,6 +141,19 @@ pub struct Attempt {
     pub at: Instant,
     /// Why it ended.
     pub reason: CloseReason,
+    /// As far as that was known, for the log.
+    pub wanted: Wanted,
+}
+
+/// Where an [`Attempt`] went to, as far as that was known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The connection, where there is one.
+    pub connection: Option<ConnectionId>,
+    /// The app that it named.
+    pub app: Option<Box<str>>,
+    /// The stream that it named.
+    pub stream: Option<Box<str>>,
 }
 
 /// What happened to the server.
@@ -203,6 +216,7 @@ mod tests {
             remote: "192.0.2.1:5000".parse().unwrap(),
             at,
             reason: crate::session::Reason::HandshakeTimeout.into(),
+            wanted: Wanted::default(),
         });
         let server = |what| Event::Server(ServerEvent { at, what });
         for (event, name, session, has_stream) in [

@@ -207,7 +207,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::event::{Attempt, ServerEvent, ServerWhat};
+    use crate::event::{Attempt, ServerEvent, ServerWhat, Wanted};
     use crate::names::{ConnectionId, Name, Protocol, SessionId, ShardId, StreamKey};
     use crate::session::{Change, Counters, Facts, Reason};
 
@@ -251,7 +251,14 @@ mod tests {
     fn attempt(kind: Option<Kind>) -> Event {
         let remote = "192.0.2.1:5000".parse().unwrap();
         let reason = Reason::HandshakeTimeout.into();
-        Event::Attempt(Attempt { protocol: Protocol::Rtmp, kind, remote, at: Instant::now(), reason })
+        Event::Attempt(Attempt {
+            protocol: Protocol::Rtmp,
+            kind,
+            remote,
+            at: Instant::now(),
+            reason,
+            wanted: Wanted::default(),
+        })
     }
 
     fn ready() -> Event {

@@ -304,6 +304,7 @@ mod tests {
             remote: "192.0.2.1:1".parse().unwrap(),
             at: std::time::Instant::now(),
             reason: crate::session::Reason::Banned.into(),
+            wanted: crate::event::Wanted::default(),
         })));
         for text in [
             "[[ask]]\nname = \"a\"",

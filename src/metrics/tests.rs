@@ -9,7 +9,7 @@ use super::*;
 use crate::admission::load::{Load, Pressure};
 use crate::control::Settings;
 use crate::control::model::Model;
-use crate::event::{Attempt, StreamEvent, StreamWhat};
+use crate::event::{Attempt, StreamEvent, StreamWhat, Wanted};
 use crate::names::{ConnectionId, Name, SessionId, ShardId, StreamKey};
 use crate::proto::rtmp::Glitches;
 use crate::session::{Change, CloseReason, Counters, Facts, Reason, What};
@@ -126,7 +126,8 @@ impl Desk {
 
     fn refuse(&mut self, reason: CloseReason) {
         let remote = "192.0.2.1:1".parse().unwrap();
-        let attempt = Attempt { protocol: Protocol::Rtmp, kind: None, remote, at: self.now, reason };
+        let attempt =
+            Attempt { protocol: Protocol::Rtmp, kind: None, remote, at: self.now, reason, wanted: Wanted::default() };
         self.model.attempt(&mut self.view, &attempt);
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use sluicegate::event::{Attempt, Encode, Event, ServerEvent, ServerWhat, StreamEvent, StreamWhat, Weight};
+use sluicegate::event::{Attempt, Encode, Event, ServerEvent, ServerWhat, StreamEvent, StreamWhat, Wanted, Weight};
 use sluicegate::hook::{Question, Webhook, Why, webhook};
 use sluicegate::names::{Kind, Protocol, ShardId};
 use sluicegate::session::{Change, CloseReason, Counters, Facts, Reason, What};
@@ -54,8 +54,16 @@ fn events() -> Vec<Event> {
     let offline = [offline(Reason::StreamEnded), offline(Reason::ServerCrash)];
     events.extend([online, StreamWhat::Idle].into_iter().chain(offline).map(stream));
     let remote = "[2001:db8::1]:5000".parse().unwrap();
-    let attempt =
-        |kind| Event::Attempt(Attempt { protocol: Protocol::Rtmp, kind, remote, at, reason: Reason::Banned.into() });
+    let attempt = |kind| {
+        Event::Attempt(Attempt {
+            protocol: Protocol::Rtmp,
+            kind,
+            remote,
+            at,
+            reason: Reason::Banned.into(),
+            wanted: Wanted::default(),
+        })
+    };
     events.extend([None, Some(Kind::Push)].map(attempt));
     events.extend([ServerWhat::Ready, ServerWhat::Draining].map(|what| Event::Server(ServerEvent { at, what })));
     events

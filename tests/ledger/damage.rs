@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use rusqlite::types::Value;
-use sluicegate::event::{Attempt, Event};
+use sluicegate::event::{Attempt, Event, Wanted};
 use sluicegate::ledger::verify::{verify, verify_day};
 use sluicegate::names::{Kind, Protocol};
 use sluicegate::session::{CloseReason, Reason, What};
@@ -45,6 +45,7 @@ fn day(lives: u64) -> tempfile::TempDir {
             remote: facts.remote,
             at: bed.after(n),
             reason: CloseReason::new(Reason::HandshakeTimeout),
+            wanted: Wanted::default(),
         };
         bed.record(Event::Attempt(attempt), Vec::new());
     }

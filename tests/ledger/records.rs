@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluicegate::event::{Attempt, Event, ServerEvent, ServerWhat};
+use sluicegate::event::{Attempt, Event, ServerEvent, ServerWhat, Wanted};
 use sluicegate::names::{Kind, Protocol, StreamKey};
 use sluicegate::session::{CloseReason, Counters, Identity, Reason, What};
 
@@ -143,6 +143,7 @@ fn refused_connections_are_kept_unless_that_is_switched_off() {
             remote: "[::ffff:203.0.113.9]:77".parse().unwrap(),
             at: bed.after(5),
             reason: CloseReason::with(Reason::ConcurrencyLimit, "ip"),
+            wanted: Wanted::default(),
         };
         bed.record(Event::Attempt(attempt), Vec::new());
         let facts = bed.facts(1, Kind::Play, 6);

@@ -9,7 +9,8 @@ use crate::admission::bitrate::Bitrate;
 use crate::admission::cache::Said;
 use crate::admission::desk::running::{arm_expiry, bounded_recheck, jittered};
 use crate::admission::desk::{
-    About, Action, AskId, Desk, Draft, Measured, Next, Note, Outcome, Recheck, Session, Stage, Timer, Waiting, Why,
+    About, Action, AskId, Desk, Draft, Measured, Next, Note, Outcome, Recheck, Session, Stage, Timer, Waiting, Wanting,
+    Why,
 };
 use crate::admission::gate::is_kind;
 use crate::admission::pattern::is_among;

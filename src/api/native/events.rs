@@ -343,7 +343,7 @@ impl EventBody {
                     ..told
                 }
             }
-            Event::Attempt(Attempt { protocol, kind, remote, at: when, reason }) => Self {
+            Event::Attempt(Attempt { protocol, kind, remote, at: when, reason, .. }) => Self {
                 name,
                 at: at(*when),
                 protocol: Some((*protocol).into()),

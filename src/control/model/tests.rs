@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::control::Filter;
 use crate::control::testing::{facts, id, key};
+use crate::event::Wanted;
 use crate::names::{Kind, Protocol};
 use crate::session::{Facts, Reason};
 use crate::shard::mail::ShardLoad;
@@ -129,6 +130,7 @@ fn attempts_are_counted_by_reason() {
             remote: "192.0.2.1:1".parse().unwrap(),
             at: desk.now,
             reason: Reason::HandshakeTimeout.into(),
+            wanted: Wanted::default(),
         };
         desk.model.attempt(&mut desk.view, &attempt);
     }

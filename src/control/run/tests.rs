@@ -4,7 +4,7 @@ use super::*;
 use crate::admission::{Ticket, Whom};
 use crate::control::testing::{Wires, facts, id, key};
 use crate::control::{CommandError, Configured, Filter, Terminate, Terminated};
-use crate::event::{Attempt, Event, Recorded, StreamWhat};
+use crate::event::{Attempt, Event, Recorded, StreamWhat, Wanted};
 use crate::names::{Kind, Protocol};
 use crate::session::{Change, CloseReason, Counters, Facts};
 use crate::shard::Rules;
@@ -189,10 +189,11 @@ fn a_flood_of_mail_leaves_room_for_other_tasks() {
             remote: "192.0.2.1:1".parse().unwrap(),
             at: Instant::now(),
             reason: Reason::ProtocolError.into(),
+            wanted: Wanted::default(),
         };
         let total = 20 * u64::try_from(MAIL_BUDGET).unwrap();
         for _ in 0..total {
-            wires.tell(0, ToControl::Event(Event::Attempt(attempt)));
+            wires.tell(0, ToControl::Event(Event::Attempt(attempt.clone())));
         }
         let seen = |view: &View| view.collectors["rtmp"].attempts.values().sum::<u64>();
         let mut turns = 0;
