@@ -456,7 +456,7 @@ impl Rtmp {
                 }
                 ServerEvent::Refused(kind, rule) => {
                     self.close_ending(now, core);
-                    self.refuse_attempt(now, core, Some(kind), CloseReason::with(Reason::ProtocolError, rule));
+                    self.refuse_attempt(now, core, Some(kind), None, CloseReason::with(Reason::ProtocolError, rule));
                 }
                 ServerEvent::Ended(request) => self.on_ended(now, core, request),
                 ServerEvent::Pause(request, paused) => self.on_pause(request, paused),

@@ -343,7 +343,7 @@ impl Shard {
         let passed = now.saturating_duration_since(began);
         if passed < total {
             open.retain(is_viewer);
-            let stay = viewers_then as u128 * (total - passed).as_nanos() / total.as_nanos().max(1);
+            let stay = viewers_then as u128 * total.saturating_sub(passed).as_nanos() / total.as_nanos().max(1);
             let leave = open.len().saturating_sub(usize::try_from(stay).unwrap_or(usize::MAX));
             if leave == 0 {
                 return;

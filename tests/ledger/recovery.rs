@@ -242,7 +242,12 @@ fn files_of_an_earlier_version_become_files_of_this_one() {
     let old = rusqlite::Connection::open(&path).unwrap();
     old.execute_batch("DROP TABLE online; PRAGMA user_version = 1").unwrap();
     drop(old);
-    assert!(sluicegate::ledger::verify::verify(copy.path()).unwrap().iter().all(|it| it.is_whole()));
+    assert!(
+        sluicegate::ledger::verify::verify(copy.path())
+            .unwrap()
+            .iter()
+            .all(sluicegate::ledger::verify::Report::is_whole)
+    );
     let (mut opened, start) = open(&settings(copy.path()), NOON_MS + 60_000);
     assert_eq!(recover(&mut opened).sessions, 1);
     let mut bed = Bed::started(opened, start, NOON_MS + 60_000);
