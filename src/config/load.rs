@@ -484,15 +484,17 @@ impl Walk<'_> {
         let document = Spanned::new(self.root.clone(), single(first, inner));
         if let Err(error) = Config::deserialize(toml::de::Deserializer::from(document)) {
             let at = error.span().unwrap_or(value.span()).start;
-            let mut message = plain(error.message().trim());
-            if message.contains("socket address") {
-                message.push_str("; write an address and a port, as \"127.0.0.1:8081\" or \"[::1]:8081\"");
-            }
-            for (name, secret) in self.values.iter().filter(|(_, value)| !value.is_empty()) {
-                message = message.replace(secret.as_str(), &format!("${{{name}}}"));
+            // As the reader wrote it, before anything is changed in it.
+            let mut message = error.message().trim().to_owned();
+            for (name, secret) in &self.values {
+                hide(secret, &format!("${{{name}}}"), &mut message);
             }
             if has_secret(expected) {
                 hide_texts(value, &mut message);
+            }
+            let mut message = plain(&message);
+            if message.contains("socket address") {
+                message.push_str("; write an address and a port, as \"127.0.0.1:8081\" or \"[::1]:8081\"");
             }
             // One of the valid values, which are no secret.
             if let Some(near) = meant(error.message()) {
@@ -577,13 +579,13 @@ fn plain(message: &str) -> String {
 /// The value that was probably meant, where the reader says which there are.
 fn meant(message: &str) -> Option<&str> {
     let (what, known) = message.split_once(", expected ")?;
-    nearest_value(what.strip_prefix("unknown variant `")?.strip_suffix('`')?, known)
+    // The words stand between backticks.
+    nearest_word(what.strip_prefix("unknown variant `")?.strip_suffix('`')?, known.split('`').skip(1).step_by(2))
 }
 
-/// The one of some words between backticks that is nearest to what was given, if any is near.
-fn nearest_value<'a>(given: &str, known: &'a str) -> Option<&'a str> {
+/// The one of some words that is nearest to what was given, if any is near.
+pub(super) fn nearest_word<'a>(given: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let short: String = given.chars().take(64).flat_map(char::to_lowercase).collect();
-    let words = known.split('`').skip(1).step_by(2);
     let near =
         words.map(|word| (strsim::damerau_levenshtein(&short, word), word)).min_by_key(|(distance, _)| *distance);
     near.filter(|(distance, _)| *distance <= 1 + short.chars().count() / 3).map(|(_, word)| word)
@@ -616,12 +618,32 @@ fn kind_of(value: &DeValue<'_>) -> &'static str {
 /// Replaces every text of `value` in a message by `***`.
 fn hide_texts(value: &Spanned<DeValue<'_>>, message: &mut String) {
     match value.get_ref() {
-        DeValue::String(text) if !text.is_empty() => *message = message.replace(text.as_ref(), SECRET),
+        DeValue::String(text) => hide(text, SECRET, message),
         DeValue::Array(items) => items.iter().for_each(|item| hide_texts(item, message)),
         DeValue::Table(table) => table.values().for_each(|item| hide_texts(item, message)),
         _ => {}
     }
 }
+
+/// Puts `instead` for a text, also as the reader escapes it. A short one is looked for where messages quote something: `a` is
+/// in every sentence.
+fn hide(text: &str, instead: &str, message: &mut String) {
+    for written in [text.to_owned(), text.escape_debug().to_string()] {
+        match written.len() {
+            0 => {}
+            1..HIDDEN_ANYWHERE_BYTES => {
+                for quote in ['`', '"'] {
+                    *message =
+                        message.replace(&format!("{quote}{written}{quote}"), &format!("{quote}{instead}{quote}"));
+                }
+            }
+            _ => *message = message.replace(&written, instead),
+        }
+    }
+}
+
+/// From so many bytes on a text is hidden wherever it stands.
+const HIDDEN_ANYWHERE_BYTES: usize = 6;
 
 type Expanded = (String, Vec<(String, String)>);
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::load::nearest_word;
+
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -52,8 +54,10 @@ pub fn parse_level(text: &str) -> Result<String, String> {
         };
         let level = level.to_ascii_lowercase();
         if !LEVELS.contains(&level.as_str()) || target.is_some_and(str::is_empty) {
+            let near = nearest_word(&level, LEVELS.into_iter());
+            let hint = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
             return Err(format!(
-                "`{part}` is not a level; write one of {}, or a part and its level as \"sluicegate::hook=debug\"",
+                "`{part}` is not a level; write one of {}, or a part and its level as \"sluicegate::hook=debug\"{hint}",
                 LEVELS.join(", ")
             ));
         }
@@ -73,5 +77,6 @@ mod tests {
         for bad in ["infoo", "", "info,", "sluicegate=loud", "=info"] {
             assert!(parse_level(bad).is_err(), "{bad:?}");
         }
+        assert!(parse_level("sluicegate=debg").unwrap_err().ends_with("; did you mean `debug`?"));
     }
 }

@@ -150,7 +150,10 @@ fn try_ledger(directory: &Path) -> Result<bool, String> {
         let missing: Vec<&Path> = directory.ancestors().take_while(|path| !path.as_os_str().is_empty()).collect();
         let outcome: Result<(), String> =
             missing.into_iter().rev().filter(|path| !path.exists()).try_for_each(|path| {
-                DirBuilder::new().mode(0o700).create(path).map_err(|error| failed(path, &error))?;
+                DirBuilder::new()
+                    .mode(0o700)
+                    .create(path)
+                    .map_err(|error| format!("{} cannot be made: {error}", path.display()))?;
                 made.push(path.to_owned());
                 Ok(())
             });

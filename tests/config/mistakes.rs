@@ -134,14 +134,17 @@ fn cf_02_each_wrong_rule_is_told_at_its_place() {
 fn cf_02_misspelt_values_are_sent_to_the_nearest_and_types_are_named_in_plain_words() {
     let refused = refusal(
         "[shard]\ncount = \"two\"\n[admission]\npublish = \"opne\"\nplay = \"whatever\"\n[api.datarhei]\nenabled = 1\n\
-         [[hook.ask]]\nname = \"a\"\nurl = \"http://a/\"\nplay_on_failure = \"alow\"\n",
+         [[hook.ask]]\nname = \"a\"\nurl = \"http://x/\"\nplay_on_failure = \"alow\"\n",
     );
     let ends = |key: &str, end: &str| refused.iter().any(|line| line.contains(key) && line.ends_with(end));
     assert!(ends("shard.count", "expected a whole number, 0 or more"), "{refused:#?}");
     assert!(ends("admission.publish", "; did you mean `open`?"), "{refused:#?}");
     assert!(ends("admission.play", "expected one of `open`, `loopback`, `deny`"), "{refused:#?}");
     assert!(ends("api.datarhei.enabled", "expected true or false"), "{refused:#?}");
-    assert!(ends("hook.ask", "; did you mean `allow`?"), "{refused:#?}");
+    assert!(
+        ends("hook.ask: unknown variant `***`, expected `deny` or `allow`", "; did you mean `allow`?"),
+        "{refused:#?}"
+    );
 }
 
 #[test]

@@ -27,6 +27,7 @@ fn ap_14_no_message_shows_a_token_whatever_is_wrong_around_it() {
         format!("[api]\ntoken = \"{SECRET}\"\n"),
         format!("[api.tokens]\ntoken = \"{SECRET}\"\nrole = \"read\"\n"),
         format!("api = \"{SECRET}\"\n"),
+        "[[admission.keys]]\nkeys = [\"${SET}\"]\nkinds = [\"hunter2\\\"\\n\"]\n".to_owned(),
         format!(
             "[[api.tokens]]\ntoken = \"{SECRET}\"\nrole = \"read\"\n[[api.tokens]]\ntoken = \"{SECRET}\"\nrole = \"read\"\n"
         ),
