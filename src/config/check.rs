@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use crate::admission::{self, settings::Access};
 use crate::config::log::parse_level;
 use crate::config::{Config, Problem, Severity};
+use crate::hook;
 use crate::names::Kind;
 use crate::stdx::settings::{SECRET_CHARS_MIN, is_long_enough};
 
@@ -327,7 +328,11 @@ pub fn values(config: &Config) -> Vec<Problem> {
         }
     }
     if let Err(error) = config.hook.check() {
-        problems.push(Problem::error(error.field, error.message));
+        let told = problems.len();
+        back_ends(&config.hook, &mut problems);
+        if problems.len() == told {
+            problems.push(Problem::error(error.field, error.message));
+        }
     }
     if let Err(message) = parse_level(&config.log.level) {
         problems.push(Problem::error("log.level", message));
@@ -355,6 +360,23 @@ fn admission_rules(settings: &admission::Settings, problems: &mut Vec<Problem>) 
     }
     for (index, rule) in settings.jwt.iter().enumerate() {
         check("jwt", index, Settings { jwt: vec![rule.clone()], ..Settings::default() });
+    }
+}
+
+/// The same of each hook.
+fn back_ends(settings: &hook::Settings, problems: &mut Vec<Problem>) {
+    use hook::Settings;
+    let mut check = |list: &str, index: usize, alone: Settings| {
+        if let Err(error) = alone.check() {
+            let key = error.field.replacen(&format!("hook.{list}[0]"), &format!("hook.{list}[{index}]"), 1);
+            problems.push(Problem::error(key, error.message));
+        }
+    };
+    for (index, ask) in settings.ask.iter().enumerate() {
+        check("ask", index, Settings { ask: vec![ask.clone()], ..Settings::default() });
+    }
+    for (index, tell) in settings.tell.iter().enumerate() {
+        check("tell", index, Settings { tell: vec![tell.clone()], ..Settings::default() });
     }
 }
 

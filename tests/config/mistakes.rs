@@ -131,6 +131,23 @@ fn cf_02_each_wrong_rule_is_told_at_its_place() {
 }
 
 #[test]
+fn cf_02_each_wrong_hook_is_told_at_its_place() {
+    let refused = refusal(
+        "[[hook.ask]]\nname = \"a\"\nurl = \"http://x/\"\nsecrets = [\"short\"]\n[[hook.ask]]\nname = \"b c\"\nurl = \"http://x/\"\n\
+         [ledger]\ndirectory = \"x\"\n[[hook.tell]]\nname = \"a\"\nurl = \"ftp://x/\"\n",
+    );
+    for told in [
+        "f:4:1: error: hook.ask[0].secrets[0]: ",
+        "f:6:1: error: hook.ask[1].name: ",
+        "f:12:1: error: hook.tell[0].url: ",
+    ] {
+        assert!(refused.iter().any(|line| line.starts_with(told)), "{told} is not in {refused:#?}");
+    }
+    let twice = "[[hook.ask]]\nname = \"a\"\nurl = \"http://x/\"\n".repeat(2);
+    assert!(refusal(twice).iter().any(|line| line.starts_with("f:5:1: error: hook.ask[1].name: `a` is there twice")));
+}
+
+#[test]
 fn cf_02_misspelt_values_are_sent_to_the_nearest_and_types_are_named_in_plain_words() {
     let refused = refusal(
         "[shard]\ncount = \"two\"\n[admission]\npublish = \"opne\"\nplay = \"whatever\"\n[api.datarhei]\nenabled = 1\n\
