@@ -359,7 +359,7 @@ fn remember(collector: &mut Collector, recency: &mut Recency, keys_max: usize, k
 }
 
 /// A stream of which no shard has reported numbers yet.
-fn unseen(key: &StreamKey) -> StreamRow {
+pub(super) fn unseen(key: &StreamKey) -> StreamRow {
     let sample = StreamSample {
         key: key.clone(),
         published: false,

@@ -404,10 +404,11 @@ fn trusted_addresses_need_no_token_and_are_counted() {
 #[test]
 fn who_is_refused_by_a_limit_is_named() {
     let limits = Limits { sessions_per_user: 1, ..Limits::default() };
-    let mut room = room(limits);
+    let mut room = with_hook(limits);
     let labels: sluicegate::session::Labels = vec![("plan".into(), "free".into())].into();
     let terms = || Terms { user: Some("bob".into()), labels: labels.clone(), ..Terms::default() };
     named(&mut room, Kind::Play, "cam", terms());
+    room.wait(SECOND);
     let (_, question) = named(&mut room, Kind::Play, "cam", terms());
     let refusal = room.verdicts[&question].as_ref().unwrap_err();
     assert_eq!((refusal.reason.reason, refusal.user.as_deref()), (Reason::ConcurrencyLimit, Some("bob")));

@@ -366,6 +366,13 @@ fn rfc_8037() -> EncodingKey {
     EncodingKey::from_ed_der(&der)
 }
 
+/// A key set before its issuer made this key.
+fn without(kid: &str) -> String {
+    let mut set = rfc_keys();
+    set["keys"].as_array_mut().unwrap().retain(|key| key["kid"] != kid);
+    set.to_string()
+}
+
 fn ed_token(kid: Option<&str>, claims: &Value) -> String {
     let header = Header { kid: kid.map(Into::into), ..Header::new(Algorithm::EdDSA) };
     format!("token={}", encode(&header, claims, &rfc_8037()).unwrap())
@@ -430,9 +437,7 @@ fn a_token_cannot_choose_what_its_key_is_for() {
 #[test]
 fn a_key_that_an_issuer_made_a_moment_ago_is_waited_for_and_one_that_nobody_made_is_a_failure() {
     let mut room = room(Settings { jwt: vec![with_set()], ..Settings::default() });
-    let mut set = rfc_keys();
-    set["keys"].as_array_mut().unwrap().retain(|key| key["kid"] != "ed");
-    room.keys(0, SET, &set.to_string());
+    room.keys(0, SET, &without("ed"));
     let claims = json!({"exp": START_UNIX + 600});
     let peers = ["ed", "no such", "ed"].map(|kid| room.peer(Kind::Play, "cam", &ed_token(Some(kid), &claims)));
     let [good, forged, gone] = [0, 1, 2].map(|index: usize| room.ask(&peers[index]));
@@ -446,6 +451,7 @@ fn a_key_that_an_issuer_made_a_moment_ago_is_waited_for_and_one_that_nobody_made
     assert_eq!(failures, 1, "the forged one counts against its source");
     // The set was read a moment ago: the next forged one need not wait.
     assert!(is_denied(&room.verdict(Kind::Play, "cam", &ed_token(Some("no such"), &claims)), "jwt"));
+    room.close(&peers[0]);
     let held = room.desk.held();
     assert_eq!((held.waiting, held.timers), (0, 0));
 }
@@ -453,6 +459,7 @@ fn a_key_that_an_issuer_made_a_moment_ago_is_waited_for_and_one_that_nobody_made
 #[test]
 fn a_key_set_is_replaced_and_a_broken_one_changes_nothing() {
     let mut room = room(Settings { jwt: vec![with_set()], ..Settings::default() });
+    room.keys(0, SET, &without("ed"));
     let claims = json!({"exp": START_UNIX + 600});
     let unknown = |room: &Room| room.notes.iter().filter(|note| **note == Note::KeyUnknown { rule: 0 }).count();
     let ask = |room: &mut Room| {

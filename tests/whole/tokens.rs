@@ -336,12 +336,12 @@ fn an_issuer_that_is_down_or_makes_no_sense_takes_no_key_away() {
         |why: &str| server.log().lines().any(|line| line.contains("the keys stay as they were") && line.contains(why));
     // A token of a new key makes the server look, and it finds nobody, or nothing that it can use.
     back_end.go_down();
-    assert_eq!(try_publish(&server, &format!("next?token={new}")).err().as_deref(), Some("auth_denied"));
+    assert_eq!(try_publish(&server, &format!("next?token={new}")).err().as_deref(), Some("auth_unavailable"));
     eventually("the log tells that nobody is there", || told("connect"));
     drop(try_publish(&server, &format!("down?token={old}")).expect("the keys are as they were"));
     back_end.publish("/keys", "<html>Down for maintenance</html>");
     back_end.go_up();
-    assert_eq!(try_publish(&server, &format!("next?token={new}")).err().as_deref(), Some("auth_denied"));
+    assert_eq!(try_publish(&server, &format!("next?token={new}")).err().as_deref(), Some("auth_unavailable"));
     eventually("the log tells that this is no key set", || told("that is no key set"));
     drop(try_publish(&server, &format!("senseless?token={old}")).expect("the keys are as they were"));
     // It is back, with other keys.

@@ -70,10 +70,12 @@ impl Desk {
                 draft
             }
             Judgement::Invalid(invalid) => {
-                if let Some(rule) = invalid.unknown_key
-                    && self.is_set_read_anew(now, rule, &facts)
-                {
-                    return self.await_keys(now, question, facts, rule);
+                if let Some(rule) = invalid.unknown_key {
+                    let is_read_anew = self.is_set_read_anew(now, rule, &facts);
+                    // A set that was never read may not be for long: who comes meanwhile need not wait to hear that.
+                    if is_read_anew && invalid.reason.reason != Reason::AuthUnavailable {
+                        return self.await_keys(now, question, facts, rule);
+                    }
                 }
                 // Nobody could tell: that is not the peer's failure.
                 if invalid.reason.reason == Reason::AuthUnavailable {

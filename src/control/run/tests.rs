@@ -511,3 +511,68 @@ fn a_shard_that_is_not_heard_of_is_woken() {
         task.abort();
     });
 }
+
+#[test]
+fn a_stop_tells_of_the_end_of_every_stream() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let (handle, control) = start(&setup(1), Outside::alone());
+        let wires = Wires::new(1, 100);
+        let task = tokio::task::spawn_local(control.run(wires.clone()));
+        let mut cursor = handle.subscribe(None);
+        let publisher = session(1, 0, Kind::Publish);
+        wires.tell(0, change(&publisher, What::Opened));
+        wires.tell(0, ask(&publisher));
+        assert!(matches!(wires.next(0).await, ToShard::Verdict { verdict: Ok(_), .. }));
+        wires.tell(0, change(&publisher, What::Closed(Reason::Drain.into(), Counters::default())));
+        wires.tell(0, ToControl::Stopped);
+        task.await.unwrap();
+        let mut seen = Vec::new();
+        while let Some((_, Recorded { event, .. })) = handle.try_next_event(&mut cursor) {
+            if let Event::Stream(event) = &*event {
+                seen.push(event.what);
+            }
+        }
+        let offline = StreamWhat::Offline { publisher: id(1), reason: Reason::Drain.into() };
+        assert_eq!(seen.last(), Some(&offline), "{seen:?}");
+        assert_eq!(seen.len(), 3, "online, idle, and no window to come back in: {seen:?}");
+    });
+}
+
+#[test]
+fn a_player_is_measured_with_the_first_report_that_has_it() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let limits = crate::admission::settings::Limits { egress_bps_per_stream: 1_000_000, ..Default::default() };
+        let settings = crate::admission::Settings { limits, ..crate::admission::Settings::default() };
+        let gate = Arc::new(crate::admission::Gate::new(&settings, &[]));
+        let desk = crate::admission::Desk::new(&settings, Vec::new(), gate, WallAnchor::now()).unwrap();
+        let (handle, control) = start(&setup(1), Outside { desk, ..Outside::alone() });
+        let wires = Wires::new(1, 100);
+        let task = tokio::task::spawn_local(control.run(wires.clone()));
+        let report = |players| {
+            let sample = crate::stream::StreamSample {
+                players,
+                video_bps: 220_000,
+                ..crate::control::model::unseen(&key("live/a")).sample
+            };
+            let load = ShardLoad::default();
+            let streams = vec![sample];
+            ToControl::Report(
+                Report { shard: ShardId(0), at: Instant::now(), sessions: Vec::new(), streams, load }.into(),
+            )
+        };
+        wires.tell(0, report(0));
+        for number in 1..=5_u64 {
+            let player = session(number, 0, Kind::Play);
+            wires.tell(0, change(&player, What::Opened));
+            wires.tell(0, ask(&player));
+            let ToShard::Verdict { verdict, .. } = wires.next(0).await else { panic!("not a verdict") };
+            assert_eq!(verdict.is_ok(), number < 5, "player {number}: four of 220 kbit/s are less than 1 Mbit/s");
+            wires.tell(0, change(&player, What::Authorized));
+            wires.tell(0, report(usize::try_from(number).unwrap()));
+        }
+        drop(handle);
+        task.abort();
+    });
+}
