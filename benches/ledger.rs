@@ -96,7 +96,7 @@ impl Server {
             server.settle();
             let earlier = server.ledger.status().earlier;
             let started = |sums: &sluicegate::ledger::Totals| sums.values().map(|sum| sum.sessions).sum::<u64>();
-            let later = earlier.map_or(0, |sums| started(&sums) - before - early);
+            let later = earlier.map_or(0, |sums| started(&sums.totals) - before - early);
             let took = if is_recovered { recovered.took } else { began.elapsed() };
             println!(
                 "recovery: {} sessions closed in {took:?}; open to ready {ready:?} with {early} of them closed; {:.2} s \

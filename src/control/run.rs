@@ -60,7 +60,7 @@ pub struct Outside {
     /// Who must not come back yet, from an earlier life; the shards know them already.
     pub bans: Bans,
     /// What earlier lives finished.
-    pub totals: ledger::Totals,
+    pub earlier: ledger::Earlier,
 }
 
 #[cfg(test)]
@@ -80,7 +80,7 @@ impl Outside {
             sinks: Vec::new(),
             endpoints: Vec::new(),
             bans: Bans::default(),
-            totals: ledger::Totals::new(),
+            earlier: ledger::Earlier::default(),
         }
     }
 }
@@ -109,7 +109,7 @@ pub struct Control {
     /// Records reach the disk.
     is_recorded: bool,
     /// What of earlier lives is in the sums.
-    carried: Arc<ledger::Totals>,
+    carried: Arc<ledger::Earlier>,
     /// Newcomers are refused, because nothing can be recorded of them.
     refuses_unrecorded: bool,
     /// Events happened in this turn.
@@ -171,8 +171,8 @@ pub fn start(setup: &Setup, outside: Outside) -> (Handle, Control) {
     let settings = &setup.control;
     let mut view = View::new(setup.wall, setup.started_at, setup.shards);
     view.bans = outside.bans;
-    let carried = Arc::new(outside.totals);
-    view.carry_over(&ledger::Totals::new(), &carried);
+    let carried = Arc::new(outside.earlier);
+    view.carry_over(&ledger::Earlier::default(), &carried);
     let shared = Arc::new(Shared {
         view: Mutex::new(view),
         bus: Mutex::new(Bus::new(settings.events_kept)),

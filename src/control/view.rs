@@ -78,7 +78,7 @@ pub struct Collector {
     /// Everything that sessions of a kind have moved since the server's start: running and closed, started or
     /// not. Never falls.
     pub moved: BTreeMap<Kind, Counters>,
-    /// Sessions opened since the start.
+    /// Sessions opened, those that earlier lives finished included.
     pub opened: u64,
 }
 
@@ -213,9 +213,9 @@ impl View {
 
     /// Takes in what earlier lives of the server finished, of which `was` is in the sums already: they go on where they
     /// were. By whom is in the ledger's history, and here among the rest.
-    pub fn carry_over(&mut self, was: &ledger::Totals, is: &ledger::Totals) {
-        for (key, is) in is {
-            let was = was.get(key).copied().unwrap_or_default();
+    pub fn carry_over(&mut self, was: &ledger::Earlier, is: &ledger::Earlier) {
+        for (key, is) in &is.totals {
+            let was = was.totals.get(key).copied().unwrap_or_default();
             // A collector of a protocol that this version does not have is nobody's.
             let collector = self.collectors.iter_mut().find(|(name, _)| **name == key.0);
             let Some((_, collector)) = collector else { continue };
@@ -223,6 +223,24 @@ impl View {
                 sum.sessions = sum.sessions.saturating_add(is.sessions).saturating_sub(was.sessions);
                 sum.rx_bytes = sum.rx_bytes.saturating_add(is.rx_bytes).saturating_sub(was.rx_bytes);
                 sum.tx_bytes = sum.tx_bytes.saturating_add(is.tx_bytes).saturating_sub(was.tx_bytes);
+            }
+        }
+        let grow = |sum: &mut u64, is: &u64, was: Option<&u64>| {
+            *sum = sum.saturating_add(*is).saturating_sub(was.copied().unwrap_or(0));
+        };
+        for (name, collector) in &mut self.collectors {
+            if let Some(ended) = is.ended.get(*name) {
+                grow(&mut collector.opened, ended, was.ended.get(*name));
+            }
+        }
+        for (key @ (name, kind, reason), count) in &is.reasons {
+            if let Some(collector) = self.collectors.get_mut(name.as_str()) {
+                grow(collector.reasons.entry((*kind, *reason)).or_default(), count, was.reasons.get(key));
+            }
+        }
+        for (key @ (name, reason), count) in &is.attempts {
+            if let Some(collector) = self.collectors.get_mut(name.as_str()) {
+                grow(collector.attempts.entry(*reason).or_default(), count, was.attempts.get(key));
             }
         }
     }

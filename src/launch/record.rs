@@ -47,9 +47,9 @@ pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result
     }
 
     let make_sinks = || self::sinks(config, &node, &start);
-    let mut kept = Kept { bans: Bans::new(config.admission.bans_max), totals: ledger::Totals::new() };
+    let mut kept = Kept { bans: Bans::new(config.admission.bans_max), earlier: ledger::Earlier::default() };
     let ledger = open_ledger(config, wall, now, &make_sinks, &mut kept)?;
-    let Kept { bans, totals } = kept;
+    let Kept { bans, earlier } = kept;
     let tellers = match &ledger {
         Some(ledger) => {
             let spools = sinks.iter().map(|sink| LedgerSpool::new(ledger.clone(), Arc::clone(&sink.name)));
@@ -61,7 +61,7 @@ pub(crate) fn prepare(config: &Config, wall: WallAnchor, now: Instant) -> Result
     let checkpoint_every = config.ledger.checkpoint_every;
     let record = ledger.clone().map(|ledger| (ledger, checkpoint_every));
     let admission = Arc::new(config.admission.clone());
-    let outside = crate::control::Outside { admission, desk, asks, ledger: record, sinks, endpoints, bans, totals };
+    let outside = crate::control::Outside { admission, desk, asks, ledger: record, sinks, endpoints, bans, earlier };
     Ok(Prepared { outside, gate, bans: held, ledger, tellers })
 }
 
@@ -79,7 +79,7 @@ fn sinks(config: &Config, node: &str, start: &str) -> Result<Vec<Sink>, StartErr
 struct Kept {
     bans: Bans,
     /// What it finished.
-    totals: ledger::Totals,
+    earlier: ledger::Earlier,
 }
 
 fn open_ledger(
@@ -150,7 +150,7 @@ fn open_ledger(
         let left = Duration::from_millis(stored.until_unix_ms.saturating_sub(today));
         kept.bans.insert(now, Ban { whom: stored.whom, until: now + left });
     }
-    kept.totals = opened.totals();
+    kept.earlier = opened.earlier();
     let ledger = if opened.is_recovered() { opened.start() } else { opened.start_recovering(Box::new(tells)) };
     let ledger = ledger.map_err(|error| StartError::Resource { what: "the ledger's thread".into(), error })?;
     Ok(Some(ledger))

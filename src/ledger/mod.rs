@@ -29,7 +29,7 @@ pub mod verify;
 mod writer;
 
 pub use day::{Day, FileKey};
-pub use entry::{Entry, OutboxRow, StoredBan, Tell, Total};
+pub use entry::{Earlier, Entry, OutboxRow, StoredBan, Tell, Total};
 pub use handle::Ledger;
 pub use open::{Opened, open};
 pub use recover::{Encode, Recovered, Totals};

@@ -18,7 +18,8 @@ use crate::ledger::row::{Clock, int};
 use crate::ledger::store::{self, Store, Trouble, add, put_aside};
 use crate::ledger::writer::Writer;
 use crate::ledger::{
-    Day, Encode, FileError, FileKey, Files, Health, Ledger, Recovered, Settings, StoredBan, Tell, Totals, retention,
+    Day, Earlier, Encode, FileError, FileKey, Files, Health, Ledger, Recovered, Settings, StoredBan, Tell, Totals,
+    retention,
 };
 use crate::names::{Name, StreamKey};
 use crate::stdx::clock::WallAnchor;
@@ -64,8 +65,8 @@ pub fn open(settings: &Settings, wall: WallAnchor, now: Instant) -> Result<Opene
             }
             patience = patience.saturating_sub(began.elapsed());
         }
-        for ((collector, kind), more) in &file.totals {
-            add(totals.entry((collector.clone(), kind.clone())).or_default(), *more);
+        for (key, more) in &file.totals {
+            add(totals.entry(key.clone()).or_default(), *more);
         }
         let database = |error| FileError::Database { path: path.clone(), error };
         let older: Option<u8> = file
@@ -90,10 +91,10 @@ pub fn open(settings: &Settings, wall: WallAnchor, now: Instant) -> Result<Opene
             store.open.remove(&key);
         }
     }
-    for ((collector, kind), more) in retention::removed(&store)
+    for (key, more) in retention::removed(&store)
         .map_err(|error| FileError::Database { path: directory.join(store::STATE_FILE), error })?
     {
-        add(totals.entry((collector, kind)).or_default(), more);
+        add(totals.entry(key).or_default(), more);
     }
     Ok(Opened {
         store,
@@ -165,7 +166,13 @@ impl Opened {
     /// [`recover`](Self::recover); what is closed later is in [`Status::earlier`](crate::ledger::Status::earlier).
     #[must_use]
     pub fn totals(&self) -> Totals {
-        self.recovery.totals()
+        self.earlier().totals
+    }
+
+    /// The same with all sessions and attempts, by why they ended.
+    #[must_use]
+    pub fn earlier(&self) -> Earlier {
+        self.recovery.earlier()
     }
 
     /// Forgets what was to be told to sinks that are not configured any more; how many rows that was. What waits for a

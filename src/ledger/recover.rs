@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, params};
 
 use crate::event::{Event, StreamEvent, StreamWhat};
+use crate::ledger::entry::{Earlier, SumKey, sum_key};
 use crate::ledger::row::{Clock, Record, SELECT_ONE, SELECT_OPEN, read_open, session_id};
 use crate::ledger::store::{self, DayFile, FileError, Obstacle, Point, Store, Trouble, add};
 use crate::ledger::tells::{copy_outbox, insert_tell};
@@ -21,7 +22,7 @@ use crate::session::{Change, CloseReason, Reason, What};
 pub struct Recovery {
     clock: Clock,
     /// Sums of what earlier lives finished, over all files.
-    totals: BTreeMap<(String, String), Total>,
+    totals: BTreeMap<SumKey, Total>,
     findings: Vec<String>,
     /// Files that may only be read, and are to be replaced.
     damaged: BTreeSet<FileKey>,
@@ -77,7 +78,7 @@ impl Recovery {
     /// Of files that were opened and checked.
     pub fn new(
         clock: Clock,
-        totals: BTreeMap<(String, String), Total>,
+        totals: BTreeMap<SumKey, Total>,
         findings: Vec<String>,
         damaged: BTreeSet<FileKey>,
         void: Vec<(FileKey, FileKey)>,
@@ -154,12 +155,8 @@ impl Recovery {
     }
 
     /// What earlier lives finished, as far as this one has got.
-    pub fn totals(&self) -> Totals {
-        let known = self.totals.iter().filter_map(|((collector, name), total)| {
-            let kind = store::kind(name)?;
-            Some(((collector.clone(), kind), *total))
-        });
-        known.collect()
+    pub fn earlier(&self) -> Earlier {
+        Earlier::new(&self.totals)
     }
 
     /// The next transaction. A file that may not be written is out of the way before anything is closed in the others.
@@ -287,8 +284,7 @@ impl Recovery {
             file.outbox_rows += closed.tells;
             &mut file.totals
         });
-        for ((collector, kind), more) in closed.totals {
-            let sum = (collector.to_owned(), kind.to_owned());
+        for (sum, more) in closed.totals {
             if let Some(sums) = &mut sums {
                 add(sums.entry(sum.clone()).or_default(), more);
             }
@@ -400,6 +396,7 @@ impl Recovery {
                 total.sessions = (total.sessions + is.sessions).saturating_sub(was.sessions);
                 total.rx_bytes = (total.rx_bytes + is.rx_bytes).saturating_sub(was.rx_bytes);
                 total.tx_bytes = (total.tx_bytes + is.tx_bytes).saturating_sub(was.tx_bytes);
+                total.ended = (total.ended + is.ended).saturating_sub(was.ended);
             }
         }
         if let Some(file) = store.open.get_mut(&old) {
@@ -421,7 +418,7 @@ pub struct ClosedSessions {
     tells: u64,
     spooled: BTreeMap<Arc<str>, u64>,
     damaged: Vec<String>,
-    totals: BTreeMap<(&'static str, &'static str), Total>,
+    totals: BTreeMap<SumKey, Total>,
 }
 
 /// The next open sessions behind `after`, which moves on, and whether there may be more. Who `runs` is passed over.
@@ -578,25 +575,22 @@ fn close_rows(
         record.write(connection)?;
         insert_tells(connection, encode(&Event::Session(change)), at_ms, next_id, &mut closed)?;
         closed.sessions += 1;
-        if record.started_ms.is_some() {
-            closed.started += 1;
-            let total = Total { sessions: 1, rx_bytes: record.counters.rx_bytes, tx_bytes: record.counters.tx_bytes };
-            let key = (record.facts.protocol.collector(), record.facts.kind.as_str());
-            add(closed.totals.entry(key).or_default(), total);
-        }
+        closed.started += u64::from(record.started_ms.is_some());
+        let key = sum_key(record.facts.protocol, Some(record.facts.kind), Reason::ServerCrash.into());
+        add(closed.totals.entry(key).or_default(), record.total());
     }
-    for ((collector, kind), more) in &closed.totals {
-        let mut sum = file.totals.get(&((*collector).to_owned(), (*kind).to_owned())).copied().unwrap_or_default();
+    for (key, more) in &closed.totals {
+        let mut sum = file.totals.get(key).copied().unwrap_or_default();
         add(&mut sum, *more);
-        file.write_total(collector, kind, sum)?;
+        file.write_total(key, sum)?;
     }
     Ok(closed)
 }
 
 /// Removes from `old` what `new` has as well, and says what the sums are then.
-fn clear(old: &DayFile, new: &Connection) -> rusqlite::Result<BTreeMap<(String, String), Total>> {
+fn clear(old: &DayFile, new: &Connection) -> rusqlite::Result<BTreeMap<SumKey, Total>> {
     let connection = &old.connection;
-    let run = || -> rusqlite::Result<BTreeMap<(String, String), Total>> {
+    let run = || -> rusqlite::Result<BTreeMap<SumKey, Total>> {
         connection.execute_batch("BEGIN IMMEDIATE; DELETE FROM outbox; DELETE FROM online; DELETE FROM total")?;
         let mut remove = connection.prepare("DELETE FROM session WHERE id = ?1")?;
         let mut ids = new.prepare("SELECT id FROM session")?;
@@ -605,8 +599,8 @@ fn clear(old: &DayFile, new: &Connection) -> rusqlite::Result<BTreeMap<(String, 
             remove.execute([row.get_ref(0)?.as_blob().unwrap_or_default()])?;
         }
         let sums = store::add_up(connection)?;
-        for ((collector, kind), total) in &sums {
-            old.write_total(collector, kind, *total)?;
+        for (key, total) in &sums {
+            old.write_total(key, *total)?;
         }
         connection.execute_batch("COMMIT")?;
         Ok(sums)

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, params};
 
+use crate::ledger::entry::SumKey;
 use crate::ledger::row::int;
 use crate::ledger::store::{self, FileError, Store, remove, totals};
 use crate::ledger::{Day, FileKey, Files, Settings, Total};
@@ -79,7 +80,7 @@ fn give_back(connection: &Connection, pages: u32) -> rusqlite::Result<()> {
 }
 
 /// The sums of a file that is about to go. One that cannot be read has none, and goes all the same.
-fn sums_of(path: &Path) -> Result<BTreeMap<(String, String), Total>, FileError> {
+fn sums_of(path: &Path) -> Result<BTreeMap<SumKey, Total>, FileError> {
     let read = || -> rusqlite::Result<_> { totals(&store::reader(path)?) };
     match read() {
         Ok(sums) => Ok(sums),
@@ -88,27 +89,29 @@ fn sums_of(path: &Path) -> Result<BTreeMap<(String, String), Total>, FileError> 
     }
 }
 
-fn keep_sums(state: &mut Connection, file: &str, sums: &BTreeMap<(String, String), Total>) -> rusqlite::Result<()> {
+fn keep_sums(state: &mut Connection, file: &str, sums: &BTreeMap<SumKey, Total>) -> rusqlite::Result<()> {
     let transaction = state.transaction()?;
-    for ((collector, kind), total) in sums {
+    for ([collector, kind, reason, detail], total) in sums {
+        let [sessions, rx, tx, ended] = [total.sessions, total.rx_bytes, total.tx_bytes, total.ended].map(int);
         transaction.execute(
-            "INSERT OR REPLACE INTO removed VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![file, collector, kind, int(total.sessions), int(total.rx_bytes), int(total.tx_bytes)],
+            "INSERT OR REPLACE INTO removed (file, collector, kind, reason, detail, sessions, rx_bytes, tx_bytes, ended) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            params![file, collector, kind, reason, detail, sessions, rx, tx, ended],
         )?;
     }
     transaction.commit()
 }
 
 /// The sums of files that are not there any more. One that is there counts by itself.
-pub fn removed(store: &Store) -> rusqlite::Result<BTreeMap<(String, String), Total>> {
-    let mut sums: BTreeMap<(String, String), Total> = BTreeMap::new();
-    let mut statement =
-        store.state.prepare("SELECT file, collector, kind, sessions, rx_bytes, tx_bytes FROM removed")?;
+pub fn removed(store: &Store) -> rusqlite::Result<BTreeMap<SumKey, Total>> {
+    let mut sums: BTreeMap<SumKey, Total> = BTreeMap::new();
+    let sql = "SELECT file, collector, kind, reason, detail, sessions, rx_bytes, tx_bytes, ended FROM removed";
+    let mut statement = store.state.prepare(sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let file: String = row.get(0)?;
         if !store.directory.join(file).exists() {
-            store::add(sums.entry((row.get(1)?, row.get(2)?)).or_default(), store::total(row, 3)?);
+            store::add(sums.entry(store::sum_key(row, 1)?).or_default(), store::total(row, 5)?);
         }
     }
     Ok(sums)

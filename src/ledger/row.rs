@@ -8,7 +8,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, ToSql, params};
 use smallvec::SmallVec;
 
-use crate::ledger::FileKey;
+use crate::ledger::{FileKey, Total};
 use crate::names::{ConnectionId, Kind, Name, Protocol, SessionId, ShardId, StreamKey};
 use crate::session::{Change, CloseReason, Counters, Facts, Labels, What};
 use crate::stdx::clock::WallAnchor;
@@ -108,6 +108,13 @@ impl Record {
         ] {
             *have = told.max(*have);
         }
+    }
+
+    /// What a session that has ended adds to the sums.
+    pub fn total(&self) -> Total {
+        let counters = &self.counters;
+        let started = Total { sessions: 1, rx_bytes: counters.rx_bytes, tx_bytes: counters.tx_bytes, ended: 1 };
+        if self.started_ms.is_some() { started } else { Total { ended: 1, ..Total::default() } }
     }
 
     /// Writes the row as it is now. A row that is there and has the same facts is only moved on, which touches no

@@ -100,12 +100,15 @@ CREATE TABLE online (
 -- Sums of what is in this file, so that they outlive its rows' detail and cost nothing to read.
 CREATE TABLE total (
     collector TEXT NOT NULL,
-    kind      TEXT NOT NULL,
+    kind      TEXT NOT NULL,                    -- empty: attempts
+    reason    TEXT NOT NULL,                    -- why they ended
+    detail    TEXT NOT NULL,                    -- empty when the reason says all
     sessions  INTEGER NOT NULL DEFAULT 0,       -- started and finished
-    rx_bytes  INTEGER NOT NULL DEFAULT 0,
+    rx_bytes  INTEGER NOT NULL DEFAULT 0,       -- of those
     tx_bytes  INTEGER NOT NULL DEFAULT 0,
+    ended     INTEGER NOT NULL DEFAULT 0,       -- all of them, started or not
     crc       INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (collector, kind)
+    PRIMARY KEY (collector, kind, reason, detail)
 ) STRICT, WITHOUT ROWID;
 
 -- One row, in a file that took the place of another of its day: the generation whose running sessions and outbox it

@@ -18,8 +18,11 @@ CREATE TABLE removed (
     file      TEXT NOT NULL,
     collector TEXT NOT NULL,
     kind      TEXT NOT NULL,
+    reason    TEXT NOT NULL,                    -- empty where an earlier version did not know it
+    detail    TEXT NOT NULL,
     sessions  INTEGER NOT NULL,
     rx_bytes  INTEGER NOT NULL,
     tx_bytes  INTEGER NOT NULL,
-    PRIMARY KEY (file, collector, kind)
+    ended     INTEGER NOT NULL,
+    PRIMARY KEY (file, collector, kind, reason, detail)
 ) STRICT, WITHOUT ROWID;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ledger::Totals;
+use crate::ledger::Earlier;
 
 /// How the ledger is, as health, metrics and admission want to know it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct Status {
     /// Bytes of events that wait for each sink, by its name; a sink that nothing ever waited for is left out.
     pub spools: Vec<(Arc<str>, u64)>,
     /// What earlier lives finished, where the start left some of it to be closed while the server runs.
-    pub earlier: Option<Arc<Totals>>,
+    pub earlier: Option<Arc<Earlier>>,
 }
 
 /// Whether records reach the disk.

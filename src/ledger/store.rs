@@ -1,5 +1,6 @@
 //! The files: how they are opened, what is known of each, and what can go wrong with them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -13,6 +14,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
+use crate::ledger::entry::SumKey;
 use crate::ledger::row::{self, int};
 use crate::ledger::{FileKey, Total, online};
 use crate::names::{Kind, Protocol};
@@ -22,7 +24,7 @@ pub const APPLICATION: i32 = 0x536c_4774;
 /// The version of a day file's schema that this server writes.
 pub const DAY_VERSION: i32 = 2;
 /// The version of the schema of `state.db` that this server writes.
-pub const STATE_VERSION: i32 = 1;
+pub const STATE_VERSION: i32 = 2;
 /// The file of what belongs to no day.
 pub const STATE_FILE: &str = "state.db";
 /// The file whose lock keeps a second server out.
@@ -31,7 +33,12 @@ pub const LOCK_FILE: &str = "lock";
 use crate::ledger::DAY_SCHEMA;
 const STATE_SCHEMA: &str = include_str!("state.sql");
 /// What makes each version of a day's file the next, from the first on.
-const DAY_STEPS: &[&str] = &[include_str!("schema_from_1.sql")];
+const DAY_STEPS: &[Step] = &[day_from_1];
+/// The same of `state.db`.
+const STATE_STEPS: &[Step] = &[|state| state.execute_batch(include_str!("state_from_1.sql"))];
+
+/// Makes a database of one version one of the next, as a part of a transaction.
+type Step = fn(&Connection) -> rusqlite::Result<()>;
 
 /// Pages of a log after which a commit flows over into the file itself.
 const LOG_PAGES: u32 = 4_000;
@@ -62,7 +69,7 @@ pub struct DayFile {
     pub outbox_rows: u64,
     /// Streams that are online by what it says.
     pub online: u64,
-    pub totals: BTreeMap<(String, String), Total>,
+    pub totals: BTreeMap<SumKey, Total>,
     pub next_attempt: i64,
 }
 
@@ -205,14 +212,14 @@ impl Store {
         }
         let lock = lock(directory)?;
         let path = directory.join(STATE_FILE);
-        let state = match database(&path, STATE_VERSION, STATE_SCHEMA, &[]) {
+        let state = match database(&path, STATE_VERSION, STATE_SCHEMA, STATE_STEPS) {
             Err(error @ FileError::Database { .. }) if error.trouble() == Trouble::Suspect => {
                 let aside = put_aside(&path).map_err(io(&path))?;
                 findings.push(format!(
                     "{error}; it is now {}: its bans and the sums of removed days are lost",
                     aside.display()
                 ));
-                database(&path, STATE_VERSION, STATE_SCHEMA, &[])?
+                database(&path, STATE_VERSION, STATE_SCHEMA, STATE_STEPS)?
             }
             other => other?,
         };
@@ -304,56 +311,84 @@ impl DayFile {
         self.connection.pragma_update(None, "wal_autocheckpoint", pages)
     }
 
-    /// Writes the sum of one collector and kind.
-    pub fn write_total(&self, collector: &str, kind: &str, total: Total) -> rusqlite::Result<()> {
-        let (sessions, rx, tx) = (int(total.sessions), int(total.rx_bytes), int(total.tx_bytes));
-        let crc = row::checksum(&[
-            ValueRef::Text(collector.as_bytes()),
-            ValueRef::Text(kind.as_bytes()),
-            ValueRef::Integer(sessions),
-            ValueRef::Integer(rx),
-            ValueRef::Integer(tx),
-        ]);
-        let sql = "INSERT OR REPLACE INTO total (collector, kind, sessions, rx_bytes, tx_bytes, crc) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        self.connection.prepare_cached(sql)?.execute(params![collector, kind, sessions, rx, tx, crc])?;
-        Ok(())
+    /// Writes one sum.
+    pub fn write_total(&self, key: &SumKey, total: Total) -> rusqlite::Result<()> {
+        write_total(&self.connection, key, total)
     }
+}
+
+fn write_total(connection: &Connection, key: &SumKey, total: Total) -> rusqlite::Result<()> {
+    let [collector, kind, reason, detail] = key.each_ref().map(|text| &**text);
+    let numbers = [total.sessions, total.rx_bytes, total.tx_bytes, total.ended].map(int);
+    let texts = [collector, kind, reason, detail].map(|text| ValueRef::Text(text.as_bytes()));
+    let columns: Vec<_> = texts.into_iter().chain(numbers.map(ValueRef::Integer)).collect();
+    let crc = row::checksum(&columns);
+    let [sessions, rx, tx, ended] = numbers;
+    let sql = "INSERT OR REPLACE INTO total (collector, kind, reason, detail, sessions, rx_bytes, tx_bytes, ended, crc) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.execute(params![collector, kind, reason, detail, sessions, rx, tx, ended, crc])?;
+    Ok(())
+}
+
+/// The second version of a day's file knows which streams are online, and why the sessions in its sums ended.
+fn day_from_1(file: &Connection) -> rusqlite::Result<()> {
+    file.execute_batch(include_str!("schema_from_1.sql"))?;
+    for (key, total) in add_up(file)? {
+        write_total(file, &key, total)?;
+    }
+    Ok(())
 }
 
 /// The sums in a file; where one of them is damaged, what the sessions in the file add up to.
-pub fn totals(connection: &Connection) -> rusqlite::Result<BTreeMap<(String, String), Total>> {
-    let mut statement = connection.prepare("SELECT collector, kind, sessions, rx_bytes, tx_bytes, crc FROM total")?;
-    let mut rows = statement.query([])?;
-    let mut sums = BTreeMap::new();
-    while let Some(row) = rows.next()? {
-        if !row::row_is_whole(row, 5)? {
-            return add_up(connection);
-        }
-        sums.insert((row.get(0)?, row.get(1)?), total(row, 2)?);
-    }
-    Ok(sums)
-}
-
-/// What the finished sessions in a file that had started add up to.
-pub fn add_up(connection: &Connection) -> rusqlite::Result<BTreeMap<(String, String), Total>> {
-    let sql = "SELECT protocol, kind, COUNT(*), SUM(rx_bytes), SUM(tx_bytes) FROM session \
-               WHERE closed_ms IS NOT NULL AND started_ms IS NOT NULL GROUP BY protocol, kind";
+pub fn totals(connection: &Connection) -> rusqlite::Result<BTreeMap<SumKey, Total>> {
+    let sql = "SELECT collector, kind, reason, detail, sessions, rx_bytes, tx_bytes, ended, crc FROM total";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
     let mut sums = BTreeMap::new();
     while let Some(row) = rows.next()? {
-        let (protocol, kind): (String, String) = (row.get(0)?, row.get(1)?);
-        let Some(protocol) = Protocol::ALL.into_iter().find(|known| known.as_str() == protocol) else { continue };
-        add(sums.entry((protocol.collector().to_owned(), kind)).or_default(), total(row, 2)?);
+        if !row::row_is_whole(row, 8)? {
+            return add_up(connection);
+        }
+        sums.insert(sum_key(row, 0)?, total(row, 4)?);
     }
     Ok(sums)
 }
 
-/// A sum from three columns of a row.
+/// What the finished sessions and the attempts in a file add up to.
+pub fn add_up(connection: &Connection) -> rusqlite::Result<BTreeMap<SumKey, Total>> {
+    let sql = "SELECT protocol, kind, COALESCE(reason, ''), COALESCE(detail, ''), COUNT(started_ms), \
+               COALESCE(SUM(rx_bytes) FILTER (WHERE started_ms IS NOT NULL), 0), \
+               COALESCE(SUM(tx_bytes) FILTER (WHERE started_ms IS NOT NULL), 0), COUNT(*) \
+               FROM session WHERE closed_ms IS NOT NULL GROUP BY 1, 2, 3, 4 \
+               UNION ALL SELECT protocol, '', reason, COALESCE(detail, ''), 0, 0, 0, COUNT(*) \
+               FROM attempt GROUP BY 1, 3, 4";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut sums = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let [protocol, kind, reason, detail] = sum_key(row, 0)?;
+        let Some(protocol) = Protocol::ALL.into_iter().find(|known| known.as_str() == protocol) else { continue };
+        add(sums.entry([protocol.collector().into(), kind, reason, detail]).or_default(), total(row, 4)?);
+    }
+    Ok(sums)
+}
+
+/// What a sum is kept by, from four columns of a row.
+pub fn sum_key(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<SumKey> {
+    let text = |index: usize| row.get::<_, String>(first + index).map(Cow::Owned);
+    Ok([text(0)?, text(1)?, text(2)?, text(3)?])
+}
+
+/// A sum from four columns of a row.
 pub fn total(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Total> {
     let number = |index: usize| row.get::<_, i64>(index).map(|number| u64::try_from(number).unwrap_or(0));
-    Ok(Total { sessions: number(first)?, rx_bytes: number(first + 1)?, tx_bytes: number(first + 2)? })
+    Ok(Total {
+        sessions: number(first)?,
+        rx_bytes: number(first + 1)?,
+        tx_bytes: number(first + 2)?,
+        ended: number(first + 3)?,
+    })
 }
 
 /// Adds.
@@ -361,6 +396,7 @@ pub fn add(sum: &mut Total, more: Total) {
     sum.sessions = sum.sessions.saturating_add(more.sessions);
     sum.rx_bytes = sum.rx_bytes.saturating_add(more.rx_bytes);
     sum.tx_bytes = sum.tx_bytes.saturating_add(more.tx_bytes);
+    sum.ended = sum.ended.saturating_add(more.ended);
 }
 
 /// The kind of a name on record.
@@ -440,7 +476,7 @@ pub fn day(path: &Path) -> Result<Connection, FileError> {
 
 /// Opens a database of ours, or makes it. One of an earlier version becomes one of this: `steps` are what makes each
 /// version the next.
-fn database(path: &Path, known: i32, schema: &str, steps: &[&str]) -> Result<Connection, FileError> {
+fn database(path: &Path, known: i32, schema: &str, steps: &[Step]) -> Result<Connection, FileError> {
     // SQLite gives its files the mode of the first one.
     if let Err(error) = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)
         && error.kind() != io::ErrorKind::AlreadyExists
@@ -479,7 +515,7 @@ fn database(path: &Path, known: i32, schema: &str, steps: &[&str]) -> Result<Con
             let transaction = connection.transaction()?;
             let done = usize::try_from(version.saturating_sub(1)).unwrap_or(0);
             for step in steps.iter().skip(done) {
-                transaction.execute_batch(step)?;
+                step(&transaction)?;
             }
             transaction.pragma_update(None, "user_version", known)?;
             transaction.commit()?;

@@ -7,6 +7,7 @@ use rusqlite::params;
 use rusqlite::types::ValueRef;
 
 use crate::event::{Attempt, Event, StreamEvent, StreamWhat, Weight};
+use crate::ledger::entry::{SumKey, sum_key};
 use crate::ledger::queue::{Batch, Sample};
 use crate::ledger::row::{self, Record, int};
 use crate::ledger::store::{DayFile, Obstacle, Point, add};
@@ -55,11 +56,10 @@ impl Transaction<'_> {
             record.write(connection)?;
             work.rows += 1;
         }
-        for ((collector, kind), more) in &work.totals {
-            let key = ((*collector).to_owned(), (*kind).to_owned());
-            let mut sum = self.file.totals.get(&key).copied().unwrap_or_default();
+        for (key, more) in &work.totals {
+            let mut sum = self.file.totals.get(key).copied().unwrap_or_default();
             add(&mut sum, *more);
-            self.file.write_total(collector, kind, sum)?;
+            self.file.write_total(key, sum)?;
         }
         if self.file.outbox_rows > 0 {
             for (place, row) in told.iter().enumerate() {
@@ -86,11 +86,10 @@ impl Transaction<'_> {
                     && record.closed.is_none()
                 {
                     record.apply(change, at_ms, false);
-                    if matches!(change.what, What::Closed(..)) && record.started_ms.is_some() {
-                        let counters = &record.counters;
-                        let total = Total { sessions: 1, rx_bytes: counters.rx_bytes, tx_bytes: counters.tx_bytes };
-                        let facts = &change.facts;
-                        add(work.totals.entry((facts.protocol.collector(), facts.kind.as_str())).or_default(), total);
+                    if let What::Closed(reason, _) = change.what {
+                        let total = record.total();
+                        let key = sum_key(change.facts.protocol, Some(change.facts.kind), reason);
+                        add(work.totals.entry(key).or_default(), total);
                     }
                 }
             }
@@ -137,6 +136,8 @@ impl Transaction<'_> {
         let id = self.file.next_attempt + work.attempts;
         work.attempts += 1;
         work.rows += 1;
+        let key = sum_key(attempt.protocol, None, attempt.reason);
+        add(work.totals.entry(key).or_default(), Total { ended: 1, ..Total::default() });
         let (protocol, kind) = (attempt.protocol.as_str(), attempt.kind.map(Kind::as_str));
         let remote = attempt.remote.ip().to_canonical().to_string();
         let reason = attempt.reason.reason.as_str();
@@ -193,7 +194,7 @@ impl Transaction<'_> {
 pub struct Work {
     pub records: Vec<Record>,
     pub index: HashMap<SessionId, usize>,
-    pub totals: BTreeMap<(&'static str, &'static str), Total>,
+    pub totals: BTreeMap<SumKey, Total>,
     /// What the spools gain, and what the rows are.
     pub spooled: Vec<(Arc<str>, u64)>,
     pub updates: Vec<((Arc<str>, SessionId), i64)>,

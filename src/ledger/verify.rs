@@ -78,7 +78,8 @@ pub fn verify_day(directory: &Path, key: FileKey) -> Report {
             7,
             damage,
         );
-        // The first version has no such table; the next start of a server gives it one.
+        // The first version keeps fewer sums, and does not know which streams are online; the next start of a server
+        // makes it one of this.
         if connection.table_exists(None, "online").unwrap_or(true) {
             scan(
                 connection,
@@ -88,16 +89,28 @@ pub fn verify_day(directory: &Path, key: FileKey) -> Report {
                 4,
                 damage,
             );
+            scan(
+                connection,
+                "total",
+                "SELECT collector, kind, reason, detail, sessions, rx_bytes, tx_bytes, ended, crc FROM total \
+                 WHERE collector > ?1 ORDER BY collector",
+                "SELECT collector, kind, reason, detail, sessions, rx_bytes, tx_bytes, ended, crc FROM total \
+                 WHERE collector < ?1 ORDER BY collector DESC",
+                8,
+                damage,
+            );
+        } else {
+            scan(
+                connection,
+                "total",
+                "SELECT collector, kind, sessions, rx_bytes, tx_bytes, crc FROM total WHERE collector > ?1 \
+                 ORDER BY collector",
+                "SELECT collector, kind, sessions, rx_bytes, tx_bytes, crc FROM total WHERE collector < ?1 \
+                 ORDER BY collector DESC",
+                5,
+                damage,
+            );
         }
-        scan(
-            connection,
-            "total",
-            "SELECT collector, kind, sessions, rx_bytes, tx_bytes, crc FROM total WHERE collector > ?1 ORDER BY collector",
-            "SELECT collector, kind, sessions, rx_bytes, tx_bytes, crc FROM total WHERE collector < ?1 \
-             ORDER BY collector DESC",
-            5,
-            damage,
-        );
     })
 }
 

@@ -206,7 +206,7 @@ impl Writer {
         if let Step::GivenUp(key) = step {
             self.suspects.insert(key);
         }
-        let (recovered, totals) = (recovery.recovered(), Arc::new(recovery.totals()));
+        let (recovered, earlier) = (recovery.recovered(), Arc::new(recovery.earlier()));
         for finding in recovery.take_findings() {
             tracing::warn!(ev = "ledger", "{finding}");
         }
@@ -218,7 +218,7 @@ impl Writer {
         let is_well = self.failures == 0 && (step == Step::Done || recovered.sessions > before);
         let spools = waiting(&self.spools);
         self.queue.report(|status| {
-            (status.spools, status.earlier) = (spools, Some(totals));
+            (status.spools, status.earlier) = (spools, Some(earlier));
             if is_well {
                 (status.health, status.trouble) = (Health::Ok, None);
             }
@@ -487,8 +487,8 @@ impl Writer {
     fn committed(&mut self, key: FileKey, told: &mut [Option<(Arc<str>, i64)>]) {
         let Self { store, live, spools, updates, online, work, .. } = self;
         let Some(file) = store.open.get_mut(&key) else { return };
-        for ((collector, kind), more) in &work.totals {
-            add(file.totals.entry(((*collector).to_owned(), (*kind).to_owned())).or_default(), *more);
+        for (key, more) in &work.totals {
+            add(file.totals.entry(key.clone()).or_default(), *more);
         }
         for record in work.records.drain(..) {
             let id = record.facts.id;

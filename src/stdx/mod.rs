@@ -7,3 +7,4 @@ pub mod ids;
 pub mod remote;
 pub mod settings;
 pub mod units;
+pub mod words;

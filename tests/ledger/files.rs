@@ -134,7 +134,9 @@ fn a_removal_that_was_cut_short_is_neither_lost_nor_counted_twice() {
     days(folder.path(), 3);
     // The sums were written, and the process died before the file went.
     let state = rusqlite::Connection::open(folder.path().join("state.db")).unwrap();
-    state.execute("INSERT INTO removed VALUES ('2026-11-18.db', 'rtmp', 'publish', 1, 10, 20)", []).unwrap();
+    state
+        .execute("INSERT INTO removed VALUES ('2026-11-18.db', 'rtmp', 'publish', 'client_done', '', 1, 10, 20, 1)", [])
+        .unwrap();
     drop(state);
     let settings = Settings { retain_days: 1, ..settings(folder.path()) };
     let sessions = || open(&settings, NOON_MS).0.totals()[&("rtmp".to_owned(), Kind::Publish)].sessions;

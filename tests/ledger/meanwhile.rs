@@ -86,7 +86,7 @@ fn assert_closed_once(folder: &Path, bed: &Bed, alive: &[SessionId]) {
     }
     let status = bed.status();
     assert_eq!((status.health, status.dropped), (Health::Ok, Dropped::default()));
-    let total = status.earlier.unwrap()[&("rtmp".to_owned(), Kind::Publish)];
+    let total = status.earlier.unwrap().totals[&("rtmp".to_owned(), Kind::Publish)];
     assert_eq!(total.sessions, RUNNING);
     let spooled = bed.outbox().iter().map(|row| row.body.len() as u64).sum();
     assert_eq!(status.spools, [(SINK.into(), spooled)]);
@@ -104,7 +104,7 @@ fn fa_15_a_start_that_does_not_wait_tells_of_all_ends_before_anything_new() {
     until(|| ends() == AT_ONCE, || format!("{} ends", ends()));
     let status = bed.status();
     assert_eq!((status.health, *bed.ledger.committed().borrow()), (Health::Ok, 0), "{status:?}");
-    assert_eq!(status.earlier.unwrap()[&("rtmp".to_owned(), Kind::Publish)].sessions, AT_ONCE as u64);
+    assert_eq!(status.earlier.unwrap().totals[&("rtmp".to_owned(), Kind::Publish)].sessions, AT_ONCE as u64);
     drop(lets_on);
     bed.settle();
     assert_closed_once(folder.path(), &bed, &alive);
@@ -137,7 +137,7 @@ fn fa_15_who_comes_meanwhile_is_on_record_before_memory_runs_out_and_a_second_cr
     drop(lets_on);
     bed.settle();
     until(
-        || bed.status().earlier.is_some_and(|sums| sums.values().any(|sum| sum.sessions == RUNNING)),
+        || bed.status().earlier.is_some_and(|sums| sums.totals.values().any(|sum| sum.sessions == RUNNING)),
         || format!("{:?}", bed.status()),
     );
     assert_closed_once(folder.path(), &bed, &alive);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sluicegate::event::{Event, StreamEvent, StreamWhat, Weight};
-use sluicegate::ledger::{FileError, Settings};
+use sluicegate::ledger::{FileError, Settings, Total};
 use sluicegate::names::{Kind, SessionId, ShardId, StreamKey};
 use sluicegate::session::{Counters, Reason, What};
 
@@ -235,13 +235,34 @@ fn files_of_an_earlier_version_become_files_of_this_one() {
     let mut bed = Bed::new(&settings(folder.path()));
     let facts = bed.facts(1, Kind::Publish, 1);
     bed.happens(&facts, 1, 10, What::Opened);
+    let over = bed.facts(3, Kind::Publish, 1);
+    for (seq, what) in (1..).zip([What::Opened, What::Started, What::Closed(done(), bytes(7, 8))]) {
+        bed.happens(&over, seq, 11, what);
+    }
     bed.settle();
     let copy = crashed(folder.path());
     bed.stop();
     let path = key(TODAY).path(copy.path());
     let old = rusqlite::Connection::open(&path).unwrap();
-    old.execute_batch("DROP TABLE online; PRAGMA user_version = 1").unwrap();
+    // What the first version had; its sums say less than its rows.
+    old.execute_batch(
+        "DROP TABLE online; DROP TABLE total; PRAGMA user_version = 1; CREATE TABLE total (collector TEXT NOT NULL, \
+         kind TEXT NOT NULL, sessions INTEGER NOT NULL DEFAULT 0, rx_bytes INTEGER NOT NULL DEFAULT 0, \
+         tx_bytes INTEGER NOT NULL DEFAULT 0, crc INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (collector, kind)) \
+         STRICT, WITHOUT ROWID",
+    )
+    .unwrap();
     drop(old);
+    let state = rusqlite::Connection::open(copy.path().join("state.db")).unwrap();
+    state
+        .execute_batch(
+            "DROP TABLE removed; PRAGMA user_version = 1; CREATE TABLE removed (file TEXT NOT NULL, collector TEXT NOT \
+             NULL, kind TEXT NOT NULL, sessions INTEGER NOT NULL, rx_bytes INTEGER NOT NULL, tx_bytes INTEGER NOT NULL, \
+             PRIMARY KEY (file, collector, kind)) STRICT, WITHOUT ROWID; \
+             INSERT INTO removed VALUES ('2026-11-01.db', 'rtmp', 'play', 5, 70, 90)",
+        )
+        .unwrap();
+    drop(state);
     assert!(
         sluicegate::ledger::verify::verify(copy.path())
             .unwrap()
@@ -250,6 +271,12 @@ fn files_of_an_earlier_version_become_files_of_this_one() {
     );
     let (mut opened, start) = open(&settings(copy.path()), NOON_MS + 60_000);
     assert_eq!(recover(&mut opened).sessions, 1);
+    let earlier = opened.earlier();
+    let (publish, reason) = (("rtmp".to_owned(), Kind::Publish), Reason::ServerCrash.into());
+    assert_eq!(earlier.totals[&publish], Total { sessions: 1, rx_bytes: 7, tx_bytes: 8, ended: 1 });
+    assert_eq!(earlier.totals[&("rtmp".to_owned(), Kind::Play)].sessions, 5, "of a file that is gone");
+    let of = |reason| earlier.reasons[&("rtmp".to_owned(), Kind::Publish, reason)];
+    assert_eq!((of(reason), of(done()), earlier.ended["rtmp"]), (1, 1, 7));
     let mut bed = Bed::started(opened, start, NOON_MS + 60_000);
     let facts = bed.facts(2, Kind::Publish, 1);
     streams(&mut bed, &facts.key, 20, online(facts.id));
@@ -266,7 +293,7 @@ fn files_of_a_newer_version_or_of_another_program_are_left_alone() {
             "PRAGMA application_id = 1399605108; PRAGMA user_version = 3; CREATE TABLE session (id)",
             true,
         ),
-        ("state.db", "PRAGMA application_id = 1399605108; PRAGMA user_version = 2; CREATE TABLE ban (id)", true),
+        ("state.db", "PRAGMA application_id = 1399605108; PRAGMA user_version = 3; CREATE TABLE ban (id)", true),
         ("2026-11-20.db", "CREATE TABLE invoices (id)", false),
     ] {
         let folder = folder();

@@ -262,14 +262,32 @@ fn sums_outlive_the_process() {
     drop(show);
     server.wait_for_sessions("", 0);
     back_end.wait_for_ends(3);
+    // One that never becomes a session.
+    let mut stranger = std::net::TcpStream::connect(server.rtmp).unwrap();
+    std::io::Write::write_all(&mut stranger, b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let summary = |server: &Server| server.get("/v1/summary").1["collectors"]["rtmp"].clone();
+    eventually("the stranger is counted", || !summary(&server)["attempts"].as_array().unwrap().is_empty());
     let sums = |server: &Server| server.get("/v1/history/summary").1["total"]["sums"].clone();
     let finished = |server: &Server| server.get("/v1/summary").1["collectors"]["rtmp"]["finished"].clone();
     let before = (sums(&server), finished(&server));
     assert_eq!((&before.0["sessions"], &before.1["sessions"]), (&3.into(), &3.into()), "{before:#?}");
     assert!(before.1["bytes"]["tx"].as_u64().unwrap() > 0, "{before:#?}");
+    let all = summary(&server);
+    assert_eq!(all["opened"], 3, "{all:#}");
+    // What is told is committed: behind it is the attempt.
+    drop(Raw::publish(server.rtmp, "live", "last").start());
+    back_end.wait_for_ends(4);
+    let all = summary(&server);
+    let before = (sums(&server), finished(&server), all);
+    assert_eq!((&before.2["opened"], before.2["reasons"].as_array().unwrap().is_empty()), (&4.into(), false));
     server.kill();
     server.start_again();
-    assert_eq!((sums(&server), finished(&server)), before);
+    assert_eq!((sums(&server), finished(&server), summary(&server)), before);
+    // The same after a stop in good order.
+    server.signal(libc::SIGTERM);
+    server.wait(std::time::Duration::from_secs(30));
+    server.start_again();
+    assert_eq!((sums(&server), finished(&server), summary(&server)), before);
 }
 
 #[test]

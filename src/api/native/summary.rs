@@ -27,13 +27,14 @@ pub struct Summary {
 pub struct CollectorSummary {
     /// Sessions that have not ended.
     active: Active,
-    /// Sessions that were started and have ended, since the server's start.
+    /// Sessions that were started and have ended; here and below those of earlier lives of the server are counted too,
+    /// where there is a ledger.
     finished: WireTotals,
     /// Why they ended, most frequent first.
     reasons: Vec<ReasonCount>,
     /// Connections that never became a session, most frequent first.
     attempts: Vec<AttemptCount>,
-    /// Sessions opened since the server's start.
+    /// Sessions opened.
     opened: u64,
 }
 
