@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sluicegate::event::{Event, StreamEvent, StreamWhat, Weight};
-use sluicegate::ledger::{FileError, Settings, Total};
+use sluicegate::ledger::{FileError, Settings, Total, verify};
 use sluicegate::names::{Kind, SessionId, ShardId, StreamKey};
 use sluicegate::session::{Counters, Reason, What};
 
@@ -263,12 +263,8 @@ fn files_of_an_earlier_version_become_files_of_this_one() {
         )
         .unwrap();
     drop(state);
-    assert!(
-        sluicegate::ledger::verify::verify(copy.path())
-            .unwrap()
-            .iter()
-            .all(sluicegate::ledger::verify::Report::is_whole)
-    );
+    let reports = verify::verify(copy.path()).unwrap();
+    assert!(reports.iter().all(verify::Report::is_whole));
     let (mut opened, start) = open(&settings(copy.path()), NOON_MS + 60_000);
     assert_eq!(recover(&mut opened).sessions, 1);
     let earlier = opened.earlier();

@@ -56,7 +56,7 @@ pub enum Action {
         /// The answer.
         verdict: Verdict,
     },
-    /// Ask a back end; [`Desk::handle_answer`] takes what it says, and in any case something.
+    /// Ask a back end; [`Desk::handle_answer`](super::Desk::handle_answer) takes what it says, and in any case something.
     Ask {
         /// Quoted in the answer.
         id: AskId,
@@ -67,7 +67,7 @@ pub enum Action {
         /// Why.
         why: Why,
     },
-    /// Close a session that has been admitted; [`Desk::handle_closed`] is told when it is.
+    /// Close a session that has been admitted; [`Desk::handle_closed`](super::Desk::handle_closed) is told when it is.
     End {
         /// Which.
         session: SessionId,
