@@ -199,6 +199,8 @@ fn a_kill_during_the_drain_loses_nobody() {
     let (back_end, dir) = (BackEnd::start(), tempfile::tempdir().unwrap());
     let mut server = server(&dir, &back_end, "[shard]\ndrain_timeout = \"4s\"\n");
     let mut show = Show::start(&server, 8);
+    // Whoever came a moment ago is not on record yet, and nobody was told of him either.
+    eventually("their starts are told", || back_end.told_of("session.started").len() == 9);
     server.signal(libc::SIGTERM);
     eventually("some have gone", || {
         show.go_on(Duration::ZERO);
