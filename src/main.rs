@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::ptr;
 
 use mimalloc::MiMalloc;
+use sluicegate::io::pages;
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
@@ -23,7 +24,7 @@ const PAGE_BYTES: usize = 4_096;
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_paged(layout) {
-            return pages(layout.size());
+            return pages::map(layout.size());
         }
         // SAFETY: the caller's promises are those that it wants.
         unsafe { MiMalloc.alloc(layout) }
@@ -31,9 +32,8 @@ unsafe impl GlobalAlloc for Allocator {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if is_paged(layout) {
-            // SAFETY: the block is a mapping of `pages` of this size, and the caller has done with it.
-            unsafe { libc::munmap(block.cast(), layout.size()) };
-            return;
+            // SAFETY: the block is a mapping of this size, and the caller has done with it.
+            return unsafe { pages::unmap(block, layout.size()) };
         }
         // SAFETY: the block is one of its own; the caller's promises are those that it wants.
         unsafe { MiMalloc.dealloc(block, layout) }
@@ -41,7 +41,7 @@ unsafe impl GlobalAlloc for Allocator {
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if is_paged(layout) {
-            return pages(layout.size());
+            return pages::map(layout.size());
         }
         // SAFETY: the caller's promises are those that it wants.
         unsafe { MiMalloc.alloc_zeroed(layout) }
@@ -49,7 +49,7 @@ unsafe impl GlobalAlloc for Allocator {
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
         if is_paged(layout) {
-            let new = pages(bytes);
+            let new = pages::map(bytes);
             if !new.is_null() {
                 // SAFETY: both are as long as the shorter of the two, and a fresh mapping overlaps nothing.
                 unsafe { ptr::copy_nonoverlapping(block, new, layout.size().min(bytes)) };
@@ -65,20 +65,6 @@ unsafe impl GlobalAlloc for Allocator {
 
 fn is_paged(layout: Layout) -> bool {
     layout.align() == PAGE_BYTES
-}
-
-/// A mapping of its own, of which no part is ever a huge page; null where there is no room.
-fn pages(bytes: usize) -> *mut u8 {
-    let (rights, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: a new anonymous mapping wherever there is room touches no memory that anybody has.
-    let block = unsafe { libc::mmap(ptr::null_mut(), bytes, rights, kind, -1, 0) };
-    if block == libc::MAP_FAILED {
-        return ptr::null_mut();
-    }
-    // A kernel without huge pages does not know the advice and does not need it.
-    // SAFETY: the range is the mapping just made, and the advice changes no byte of it.
-    let _ = unsafe { libc::madvise(block, bytes, libc::MADV_NOHUGEPAGE) };
-    block.cast()
 }
 
 /// The allocator's option `purge_delay` (`mimalloc.h`; the binding does not name it).

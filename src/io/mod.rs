@@ -5,6 +5,7 @@
 
 pub mod doorbell;
 pub mod memory;
+pub mod pages;
 pub mod probe;
 pub mod ring;
 pub mod tcp;

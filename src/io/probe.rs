@@ -10,6 +10,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use crate::io::pages::Pages;
+
 /// Rings that one executor of the runtime makes: main, latency, and the polling one for storage.
 pub const RINGS_PER_EXECUTOR: u64 = 3;
 
@@ -470,40 +472,10 @@ fn setup(entries: usize, flags: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Anonymous memory of whole pages, and never part of a huge one: whoever registers a part of that with a ring is charged
-/// for all of it, two megabytes.
-struct Pages {
-    address: *mut libc::c_void,
-    bytes: usize,
-}
-
-impl Pages {
-    fn new(bytes: usize) -> io::Result<Self> {
-        let (rights, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: a new anonymous mapping wherever there is room touches no memory that anybody has.
-        let address = unsafe { libc::mmap(std::ptr::null_mut(), bytes, rights, kind, -1, 0) };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let pages = Self { address, bytes };
-        // A kernel without huge pages does not know the advice and does not need it.
-        // SAFETY: the range is the mapping just made, and the advice changes no byte of it.
-        let _ = unsafe { libc::madvise(pages.address, pages.bytes, libc::MADV_NOHUGEPAGE) };
-        Ok(pages)
-    }
-}
-
-impl Drop for Pages {
-    fn drop(&mut self) {
-        // SAFETY: the range is a mapping of ours, of which nothing else holds a pointer: rings pin pages, not addresses.
-        unsafe { libc::munmap(self.address, self.bytes) };
-    }
-}
-
 const IORING_REGISTER_BUFFERS: libc::c_uint = 0;
 
 fn register(ring: &OwnedFd, buffer: &Pages) -> io::Result<()> {
-    let buffer = libc::iovec { iov_base: buffer.address, iov_len: buffer.bytes };
+    let buffer = buffer.iovec();
     // SAFETY: the kernel reads one `iovec` behind the pointer, which lives past the call, and pins the pages it names,
     // which are mapped. Nothing is ever read into them, because no operation is submitted.
     let done = unsafe {
