@@ -13,6 +13,7 @@ use crate::config::{Config, Loaded, Origin};
 use crate::io::memory::Bound;
 use crate::io::probe::{self, Plan, Resource};
 use crate::launch::{Exit, keys};
+use crate::ledger::LOCK_FILE;
 use crate::stdx::units;
 
 /// How bad a finding is.
@@ -186,9 +187,6 @@ fn try_ledger(directory: &Path) -> Result<bool, String> {
     }
     Ok(true)
 }
-
-/// Whoever uses the folder of a ledger has this file locked.
-const LOCK_FILE: &str = "lock";
 
 /// Reads every key set that is a file, as a start will a moment later. Those of URLs are not asked for.
 #[must_use]

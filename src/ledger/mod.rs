@@ -36,7 +36,7 @@ pub use recover::{Encode, Recovered, Totals};
 pub use retention::vacuum;
 pub use settings::{OnFull, Settings};
 pub use status::{Dropped, Health, Status};
-pub use store::{FileError, Files, Obstacle, Point};
+pub use store::{FileError, Files, LOCK_FILE, Obstacle, Point};
 
 /// The schema of a day file.
 pub const DAY_SCHEMA: &str = include_str!("schema.sql");
