@@ -9,7 +9,7 @@ use crate::config::log::parse_level;
 use crate::config::{Config, Problem, Severity};
 use crate::hook;
 use crate::names::Kind;
-use crate::stdx::settings::{SECRET_CHARS_MIN, is_long_enough};
+use crate::stdx::settings::{SECRET_CHARS_MIN, SettingsError, is_long_enough};
 
 /// How the numbers of a [`Rule`] are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -344,10 +344,8 @@ pub fn values(config: &Config) -> Vec<Problem> {
 fn admission_rules(settings: &admission::Settings, problems: &mut Vec<Problem>) {
     use admission::Settings;
     let mut check = |list: &str, index: usize, alone: Settings| {
-        if let Err(error) = alone.check() {
-            let key = error.field.replacen(&format!("admission.{list}"), &format!("admission.{list}[{index}]"), 1);
-            problems.push(Problem::error(key, error.message));
-        }
+        let list = format!("admission.{list}");
+        problems.extend(alone.check().err().map(|error| of_element(error, &list, &list, index)));
     };
     for (index, rule) in settings.rules.iter().enumerate() {
         check("rules", index, Settings { rules: vec![rule.clone()], ..Settings::default() });
@@ -367,10 +365,8 @@ fn admission_rules(settings: &admission::Settings, problems: &mut Vec<Problem>) 
 fn back_ends(settings: &hook::Settings, problems: &mut Vec<Problem>) {
     use hook::Settings;
     let mut check = |list: &str, index: usize, alone: Settings| {
-        if let Err(error) = alone.check() {
-            let key = error.field.replacen(&format!("hook.{list}[0]"), &format!("hook.{list}[{index}]"), 1);
-            problems.push(Problem::error(key, error.message));
-        }
+        let list = format!("hook.{list}");
+        problems.extend(alone.check().err().map(|error| of_element(error, &format!("{list}[0]"), &list, index)));
     };
     for (index, ask) in settings.ask.iter().enumerate() {
         check("ask", index, Settings { ask: vec![ask.clone()], ..Settings::default() });
@@ -378,6 +374,11 @@ fn back_ends(settings: &hook::Settings, problems: &mut Vec<Problem>) {
     for (index, tell) in settings.tell.iter().enumerate() {
         check("tell", index, Settings { tell: vec![tell.clone()], ..Settings::default() });
     }
+}
+
+/// What was said of the only element of a list, and there about `told`, as said of the `index`-th of the whole list.
+fn of_element(error: SettingsError, told: &str, list: &str, index: usize) -> Problem {
+    Problem::error(error.field.replacen(told, &format!("{list}[{index}]"), 1), error.message)
 }
 
 fn listeners(config: &Config, problems: &mut Vec<Problem>) {
