@@ -490,18 +490,18 @@ fn close(
 }
 
 /// All of `work` or nothing.
-fn in_transaction(
+fn in_transaction<T>(
     file: &DayFile,
     obstacle: Option<&Obstacle>,
-    work: impl FnOnce() -> rusqlite::Result<ClosedSessions>,
-) -> rusqlite::Result<ClosedSessions> {
+    work: impl FnOnce() -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
     let connection = &file.connection;
-    let run = || -> rusqlite::Result<ClosedSessions> {
+    let run = || -> rusqlite::Result<T> {
         connection.execute_batch("BEGIN IMMEDIATE")?;
-        let closed = work()?;
+        let done = work()?;
         pass(obstacle, Point::Commit, file.key)?;
         connection.execute_batch("COMMIT")?;
-        Ok(closed)
+        Ok(done)
     };
     let result = run();
     if result.is_err() && !connection.is_autocommit() {
@@ -590,8 +590,8 @@ fn close_rows(
 /// Removes from `old` what `new` has as well, and says what the sums are then.
 fn clear(old: &DayFile, new: &Connection) -> rusqlite::Result<BTreeMap<SumKey, Total>> {
     let connection = &old.connection;
-    let run = || -> rusqlite::Result<BTreeMap<SumKey, Total>> {
-        connection.execute_batch("BEGIN IMMEDIATE; DELETE FROM outbox; DELETE FROM online; DELETE FROM total")?;
+    in_transaction(old, None, || {
+        connection.execute_batch("DELETE FROM outbox; DELETE FROM online; DELETE FROM total")?;
         let mut remove = connection.prepare("DELETE FROM session WHERE id = ?1")?;
         let mut ids = new.prepare("SELECT id FROM session")?;
         let mut ids = ids.query([])?;
@@ -602,12 +602,6 @@ fn clear(old: &DayFile, new: &Connection) -> rusqlite::Result<BTreeMap<SumKey, T
         for (key, total) in &sums {
             old.write_total(key, *total)?;
         }
-        connection.execute_batch("COMMIT")?;
         Ok(sums)
-    };
-    let result = run();
-    if result.is_err() && !connection.is_autocommit() {
-        let _ = connection.execute_batch("ROLLBACK");
-    }
-    result
+    })
 }
