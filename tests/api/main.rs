@@ -8,6 +8,8 @@ mod description;
 #[path = "../support/desk.rs"]
 mod desk;
 mod events;
+#[path = "../support/facts.rs"]
+mod facts;
 mod guard;
 mod history;
 mod lists;

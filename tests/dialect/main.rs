@@ -4,3 +4,5 @@
 mod datarhei;
 #[path = "../support/desk.rs"]
 mod desk;
+#[path = "../support/facts.rs"]
+mod facts;

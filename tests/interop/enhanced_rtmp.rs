@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::ffmpeg::{relay, server};
-use crate::support::peers::{self, Running};
+use crate::support::peers;
 use crate::support::{eventually, scratch};
 
 fn make_clip(path: &Path, codec: &[&str]) {
@@ -38,12 +38,7 @@ fn passes_untouched(stream: &str, codec: &[&str], four_cc: &str) {
 
     // A newcomer starts at a keyframe, which the cache must have recognised, and the API names the codec.
     let url = server.url(&format!("live/{stream}-late"));
-    let _publisher = Running::start(
-        peers::new_ffmpeg()
-            .args(["-re", "-stream_loop", "-1", "-i"])
-            .arg(&clip)
-            .args(["-c", "copy", "-f", "flv", &url]),
-    );
+    let _publisher = peers::publish_for_ever(peers::new_ffmpeg(), &clip, &url);
     eventually("the API names the codec", || {
         let (_, body) = server.get("/v1/streams");
         body["streams"].as_array().is_some_and(|streams| {

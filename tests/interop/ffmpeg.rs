@@ -47,9 +47,7 @@ fn ffprobe_reads_codecs_and_size_from_the_live_stream() {
     let clip = dir.join("clip.flv");
     peers::make_clip(&clip, 3);
     let url = server.url("live/probe");
-    let _publisher = Running::start(
-        peers::ffmpeg().args(["-re", "-stream_loop", "-1", "-i"]).arg(&clip).args(["-c", "copy", "-f", "flv", &url]),
-    );
+    let _publisher = peers::publish_for_ever(peers::ffmpeg(), &clip, &url);
     server.wait_for_sessions("kind=publish&stream=probe&state=running", 1);
     let output = peers::run(
         Command::new("ffprobe")
@@ -83,9 +81,7 @@ fn who_comes_late_sees_the_two_tracks_and_nothing_else() {
     let clip = dir.join("clip.flv");
     peers::make_clip(&clip, 3);
     let url = server.url("live/late");
-    let _publisher = Running::start(
-        peers::ffmpeg().args(["-re", "-stream_loop", "-1", "-i"]).arg(&clip).args(["-c", "copy", "-f", "flv", &url]),
-    );
+    let _publisher = peers::publish_for_ever(peers::ffmpeg(), &clip, &url);
     // Two seconds into the stream: what a newcomer gets first is not from its beginning.
     eventually("two seconds were published", || {
         let (_, body) = server.get("/v1/sessions?kind=publish&stream=late&state=running");
@@ -138,15 +134,8 @@ fn fa_08_a_killed_publisher_is_closed_and_a_silent_one_times_out() {
     let (_dir, dir) = scratch();
     let clip = dir.join("clip.flv");
     peers::make_clip(&clip, 2);
-    let publish = |stream: &str| {
-        Running::start(peers::ffmpeg().args(["-re", "-stream_loop", "-1", "-i"]).arg(&clip).args([
-            "-c",
-            "copy",
-            "-f",
-            "flv",
-            &server.url(&format!("live/{stream}")),
-        ]))
-    };
+    let publish =
+        |stream: &str| peers::publish_for_ever(peers::ffmpeg(), &clip, &server.url(&format!("live/{stream}")));
     let id = |stream: &str| {
         server.wait_for_sessions(&format!("kind=publish&stream={stream}&state=running"), 1)[0]["id"]
             .as_str()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate::proto::rtmp::message::type_id;
-use sluicegate::proto::rtmp::server::{Refusal, ServerEvent};
+use sluicegate::proto::rtmp::server::{Refusal, RequestId, ServerEvent};
 use sluicegate::proto::rtmp::{ProtocolError, Settings};
 
 use crate::support::{AAC_FRAME, AVC_KEYFRAME, Peer, hello};
@@ -50,8 +50,8 @@ fn the_command_deadline_runs_from_the_handshake_to_an_accepted_request() {
     assert_eq!(peer.advance(6 * SECOND), Err(ProtocolError::Deadline("command")));
 }
 
-#[test]
-fn an_answer_that_comes_after_the_command_deadline_is_still_an_answer() {
+/// A peer whose publish is without an answer for longer than it may take to ask for one.
+fn asked_a_minute_ago() -> (Peer, RequestId) {
     let mut peer = Peer::handshaken();
     peer.connect(crate::support::connect_object("live")).unwrap();
     peer.server.accept_connect();
@@ -59,17 +59,17 @@ fn an_answer_that_comes_after_the_command_deadline_is_still_an_answer() {
     peer.events();
     let request = peer.ask_publish("cam");
     peer.advance(60 * SECOND).unwrap();
+    (peer, request)
+}
+
+#[test]
+fn an_answer_that_comes_after_the_command_deadline_is_still_an_answer() {
+    let (mut peer, request) = asked_a_minute_ago();
     peer.server.accept_publish(peer.now, request);
     peer.advance(SECOND).unwrap();
 
     // A no leaves it no time for another try.
-    let mut peer = Peer::handshaken();
-    peer.connect(crate::support::connect_object("live")).unwrap();
-    peer.server.accept_connect();
-    peer.command(0, "createStream", 2.0, &[]).unwrap();
-    peer.events();
-    let request = peer.ask_publish("cam");
-    peer.advance(60 * SECOND).unwrap();
+    let (mut peer, request) = asked_a_minute_ago();
     peer.server.reject(request, Refusal { code: "NetStream.Publish.Denied", description: "No." });
     assert_eq!(peer.advance(Duration::ZERO), Err(ProtocolError::Deadline("command")));
 }

@@ -17,7 +17,7 @@ use sluicegate::control::view::{Rates, SessionRow};
 use sluicegate::control::{CommandError, Dependencies, Terminate, Terminated, View};
 use sluicegate::event::{Bus, Cursor, Event, Recorded};
 use sluicegate::ledger::history::History;
-use sluicegate::names::{ConnectionId, Kind, Name, Protocol, SessionId, ShardId, StreamKey};
+use sluicegate::names::{Kind, Name, SessionId, StreamKey};
 use sluicegate::session::{CloseReason, Counters, Facts, State};
 use sluicegate::stdx::clock::WallAnchor;
 use tokio::sync::Notify;
@@ -212,26 +212,9 @@ pub fn key(vhost: &str, app: &str, stream: &str) -> StreamKey {
 }
 
 pub fn facts(n: u64, kind: Kind, app: &str, stream: &str, remote: &str) -> Facts {
-    Facts {
-        id: id(n),
-        connection: ConnectionId::new(ShardId(0), n),
-        shard: ShardId(0),
-        kind,
-        protocol: Protocol::Rtmp,
-        key: key("default", app, stream),
-        asked_key: None,
-        remote: remote.parse().unwrap(),
-        local: "192.0.2.1:1935".parse().unwrap(),
-        opened_at: Instant::now() - Duration::from_secs(30) + Duration::from_millis(n),
-        opened_unix_ms: START_S * 1_000 + n,
-        query: None,
-        user_agent: None,
-        referrer: None,
-        tc_url: None,
-        swf_url: None,
-        user: None,
-        labels: std::sync::Arc::default(),
-    }
+    let opened_at = Instant::now() - Duration::from_secs(30) + Duration::from_millis(n);
+    let facts = crate::facts::facts(n, id(n), kind, key("default", app, stream), opened_at, START_S * 1_000 + n);
+    Facts { remote: remote.parse().unwrap(), ..facts }
 }
 
 /// The `n`-th session, running.

@@ -100,6 +100,11 @@ pub fn make_clip(path: &Path, seconds: u32) {
         .arg(path));
 }
 
+/// This ffmpeg publishes a clip as it is, in its own time and again and again.
+pub fn publish_for_ever(mut ffmpeg: Command, clip: &Path, url: &str) -> Running {
+    Running::start(ffmpeg.args(["-re", "-stream_loop", "-1", "-i"]).arg(clip).args(["-c", "copy", "-f", "flv", url]))
+}
+
 /// The hash of every packet of a file or stream, by stream index and in order, as `ffmpeg -c copy -f framehash` tells.
 pub fn packet_hashes(text: &str) -> Vec<Vec<String>> {
     let mut streams: Vec<Vec<String>> = Vec::new();

@@ -13,9 +13,7 @@ use crate::support::{PATIENCE, Server, eventually, scratch};
 
 /// ffmpeg publishes a clip again and again.
 fn publish(clip: &Path, url: &str) -> Running {
-    Running::start(
-        peers::ffmpeg().args(["-re", "-stream_loop", "-1", "-i"]).arg(clip).args(["-c", "copy", "-f", "flv", url]),
-    )
+    peers::publish_for_ever(peers::ffmpeg(), clip, url)
 }
 
 /// ffmpeg plays so many pictures to nowhere, or for ever.

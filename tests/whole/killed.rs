@@ -338,8 +338,8 @@ fn who_waited_for_an_answer_when_the_process_was_killed_is_closed_and_told() {
 fn crash_with(directory: &std::path::Path, players: u64) {
     use sluicegate::event::Event;
     use sluicegate::ledger::{Entry, Settings};
-    use sluicegate::names::{ConnectionId, Kind, Name, Protocol, SessionId, ShardId, StreamKey};
-    use sluicegate::session::{Change, Counters, Facts, What};
+    use sluicegate::names::{Kind, Name, SessionId, StreamKey};
+    use sluicegate::session::{Change, Counters, What};
     let elsewhere = tempfile::tempdir().unwrap();
     let settings = Settings { directory: elsewhere.path().to_str().unwrap().into(), ..Settings::default() };
     let (wall, start) = (sluicegate::stdx::clock::WallAnchor::now(), std::time::Instant::now());
@@ -350,26 +350,9 @@ fn crash_with(directory: &std::path::Path, players: u64) {
     for n in 0..players {
         let mut tail = [0; 10];
         tail[2..].copy_from_slice(&n.to_be_bytes());
-        let facts = std::sync::Arc::new(Facts {
-            id: SessionId::new(opened_unix_ms, tail),
-            connection: ConnectionId::new(ShardId(0), n),
-            shard: ShardId(0),
-            kind: Kind::Play,
-            protocol: Protocol::Rtmp,
-            key: StreamKey::new(&name("default"), &name("live"), &name("crowd")),
-            asked_key: None,
-            remote: "192.0.2.7:4000".parse().unwrap(),
-            local: "198.51.100.1:1935".parse().unwrap(),
-            opened_at: start,
-            opened_unix_ms,
-            query: None,
-            user_agent: None,
-            referrer: None,
-            tc_url: None,
-            swf_url: None,
-            user: None,
-            labels: std::sync::Arc::default(),
-        });
+        let (id, key) =
+            (SessionId::new(opened_unix_ms, tail), StreamKey::new(&name("default"), &name("live"), &name("crowd")));
+        let facts = std::sync::Arc::new(crate::facts::facts(n, id, Kind::Play, key, start, opened_unix_ms));
         ids.push((facts.id, Counters { tx_bytes: 1_000, ..Counters::default() }));
         for (seq, what) in [(1, What::Opened), (2, What::Started)] {
             let change = Change { facts: facts.clone(), seq, at: start, what };

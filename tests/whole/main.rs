@@ -1,6 +1,8 @@
 //! The whole server with back ends, receivers, a ledger and real peers: who may, who is told, and what is on record.
 #![allow(clippy::pedantic)]
 
+#[path = "../support/facts.rs"]
+mod facts;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -362,13 +362,8 @@ fn ffmpeg_publishes_with_a_token_and_plays_by_a_signed_url() {
     let later = unix_seconds() + 600;
     let claims = format!("{{\"sub\":\"anna\",\"exp\":{later},\"stream\":\"live/*\",\"kinds\":[\"publish\"]}}");
     let token = jwt("HS256", &claims, &format!("openssl dgst -sha256 -hmac {SECRET} -binary"));
-    let _publisher = Running::start(peers::ffmpeg().args(["-re", "-stream_loop", "-1", "-i"]).arg(&clip).args([
-        "-c",
-        "copy",
-        "-f",
-        "flv",
-        &server.url(&format!("live/cam?token={token}")),
-    ]));
+    let url = server.url(&format!("live/cam?token={token}"));
+    let _publisher = peers::publish_for_ever(peers::ffmpeg(), &clip, &url);
     server.wait_for_sessions("kind=publish&user=anna&state=running", 1);
     let play = |name: &str| {
         let url = server.url(&format!("live/{name}"));
