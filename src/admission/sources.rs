@@ -140,20 +140,16 @@ impl Sources {
         let is_counted =
             limits.connections_per_ip > 0 || limits.unauthenticated_per_ip > 0 || self.accept_rate.is_some();
         let mut place = NOWHERE;
-        if is_counted && let Some((at, entry)) = self.claim(now, source_of(remote), ONE + STRANGER) {
-            let counts = entry.counts.load(Ordering::Acquire);
-            let over = |count: u64, max: usize| max > 0 && count > max as u64;
+        if is_counted && let Some((at, entry)) = self.hold(now, source_of(remote)) {
             let refusal = if !self.is_in_time(entry, now) {
                 Some(CloseReason::with(Reason::LimitExceeded, "accept_rate_per_ip"))
-            } else if over(connections(counts), limits.connections_per_ip)
-                || over(strangers(counts), limits.unauthenticated_per_ip)
-            {
+            } else if !entry.enter(limits) {
                 Some(CloseReason::with(Reason::ConcurrencyLimit, "ip"))
             } else {
                 None
             };
             if let Some(refusal) = refusal {
-                entry.counts.fetch_sub(ONE + STRANGER, Ordering::AcqRel);
+                entry.release();
                 return Err(refusal);
             }
             place = at;
@@ -192,13 +188,13 @@ impl Sources {
     /// anybody being asked.
     pub fn note_failure(&self, now: Instant, remote: SocketAddr) {
         let Some(rate) = self.failure_rate else { return };
-        let Some((_, entry)) = self.claim(now, source_of(remote), HOLD) else { return };
+        let Some((_, entry)) = self.hold(now, source_of(remote)) else { return };
         let now_us = self.micros(now);
         if !take(rate, &entry.failures, now_us) {
             let until = now_us.saturating_add(u64::try_from(REFUSED_FOR.as_micros()).unwrap_or(u64::MAX));
             entry.refused_until.fetch_max(until, Ordering::AcqRel);
         }
-        entry.counts.fetch_sub(HOLD, Ordering::AcqRel);
+        entry.release();
     }
 
     /// True while a source is refused because it was turned away too often.
@@ -242,24 +238,24 @@ impl Sources {
         (index, &self.buckets[index])
     }
 
-    /// Counts `what` for the source `key`, whom it makes room for where it is not known. `None` when there is none: every
-    /// neighbour has connections, or others are just as busy in its bucket.
-    fn claim(&self, now: Instant, key: u64, what: u64) -> Option<(Place, &Entry)> {
+    /// The entry of the source `key`, whom it makes room for where it is not known; it does not change hands before it is
+    /// released. `None` when there is none: every neighbour has connections, or others are just as busy in a bucket that is
+    /// full.
+    fn hold(&self, now: Instant, key: u64) -> Option<(Place, &Entry)> {
         let now_us = self.micros(now);
         let (index, bucket) = self.bucket(key);
         for _ in 0..ATTEMPTS {
-            if let Some((way, entry)) = bucket.find(key) {
-                if entry.count(what) {
-                    // What is counted in does not change hands; whether it had before is to be seen now.
+            if let Some((way, entry)) = bucket.find_or_take(key) {
+                if entry.hold() {
+                    // What is held does not change hands; whether it had before is to be seen now.
                     if entry.owner.load(Ordering::Acquire) == key {
                         entry.seen.fetch_max(now_us, Ordering::Relaxed);
                         return Some((place(index, way), entry));
                     }
-                    entry.counts.fetch_sub(what, Ordering::AcqRel);
+                    entry.release();
                 }
             } else if !bucket.is_taken.swap(true, Ordering::AcqRel) {
-                let made =
-                    if bucket.find(key).is_none() { self.replace(bucket, key, what, now_us) } else { Made::Later };
+                let made = if bucket.find(key).is_none() { self.replace(bucket, key, now_us) } else { Made::Later };
                 bucket.is_taken.store(false, Ordering::Release);
                 match made {
                     Made::At(way) => return bucket.entries.get(way).map(|entry| (place(index, way), entry)),
@@ -272,26 +268,21 @@ impl Sources {
         None
     }
 
-    /// Gives the entry of the source not seen for longest to `key`.
-    fn replace(&self, bucket: &Bucket, key: u64, what: u64, now_us: u64) -> Made {
+    /// Gives the entry of the source not seen for longest to `key`, and holds it.
+    fn replace(&self, bucket: &Bucket, key: u64, now_us: u64) -> Made {
         let idle = bucket.entries.iter().enumerate().filter(|(_, entry)| entry.counts.load(Ordering::Acquire) == 0);
-        let oldest = idle.min_by_key(|(_, entry)| match entry.owner.load(Ordering::Acquire) {
-            0 => (false, 0),
-            _ => (true, entry.seen.load(Ordering::Relaxed)),
-        });
+        let oldest = idle.min_by_key(|(_, entry)| entry.seen.load(Ordering::Relaxed));
         let Some((way, entry)) = oldest else { return Made::Nowhere };
         if entry.counts.compare_exchange(0, CHANGING, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return Made::Later;
         }
-        if entry.owner.load(Ordering::Acquire) != 0 {
-            self.forgotten.fetch_add(1, Ordering::Relaxed);
-        }
+        self.forgotten.fetch_add(1, Ordering::Relaxed);
         for cell in [&entry.accepts, &entry.failures, &entry.refused_until] {
             cell.store(0, Ordering::Release);
         }
         entry.seen.store(now_us, Ordering::Release);
         entry.owner.store(key, Ordering::Release);
-        entry.counts.store(what, Ordering::Release);
+        entry.counts.store(HOLD, Ordering::Release);
         Made::At(way)
     }
 
@@ -313,13 +304,45 @@ impl Bucket {
     fn find(&self, key: u64) -> Option<(usize, &Entry)> {
         self.entries.iter().enumerate().find(|(_, entry)| entry.owner.load(Ordering::Acquire) == key)
     }
+
+    /// The entry of `key`, to whom the first one that never was anybody's is given where it has none. `None` when all are
+    /// others'.
+    ///
+    /// One instruction gives it, so there is no moment in which another shard could find the source neither known nor
+    /// unknown. Entries are given in their order and never given back, only from one source to another when all are
+    /// somebody's: two shards that bring the same source meet at the same entry.
+    fn find_or_take(&self, key: u64) -> Option<(usize, &Entry)> {
+        self.entries.iter().enumerate().find(|(_, entry)| {
+            let owner = match entry.owner.load(Ordering::Acquire) {
+                0 => entry.owner.compare_exchange(0, key, Ordering::AcqRel, Ordering::Acquire).err().unwrap_or(key),
+                owner => owner,
+            };
+            owner == key
+        })
+    }
 }
 
 impl Entry {
-    /// Counts, unless the entry changes hands.
-    fn count(&self, what: u64) -> bool {
-        let fits = |counts: u64| (counts < CHANGING && connections(counts) < COUNT_MAX).then(|| counts + what);
-        self.counts.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).is_ok()
+    /// Keeps the entry from changing hands, unless it does so already.
+    fn hold(&self) -> bool {
+        self.counts.fetch_update(Ordering::AcqRel, Ordering::Acquire, |it| (it < CHANGING).then(|| it + HOLD)).is_ok()
+    }
+
+    /// Ends one hold.
+    fn release(&self) {
+        self.counts.fetch_sub(HOLD, Ordering::AcqRel);
+    }
+
+    /// Counts one connection of a stranger in place of one hold, if the limits allow one more. Who is refused was never
+    /// counted, so nobody is refused because of them.
+    fn enter(&self, limits: &Limits) -> bool {
+        let has_room = |count: u64, max: usize| count < if max > 0 { COUNT_MAX.min(max as u64) } else { COUNT_MAX };
+        let step = |counts: u64| {
+            let is_free = has_room(connections(counts), limits.connections_per_ip)
+                && has_room(strangers(counts), limits.unauthenticated_per_ip);
+            is_free.then(|| counts - HOLD + ONE + STRANGER)
+        };
+        self.counts.fetch_update(Ordering::AcqRel, Ordering::Acquire, step).is_ok()
     }
 }
 

@@ -207,16 +207,37 @@ fn counts_are_exact_however_many_shards_count_at_once() {
 #[test]
 fn a_limit_holds_exactly_however_many_shards_count_at_once() {
     let now = Instant::now();
-    let sources = Arc::new(Sources::new(Limits { connections_per_ip: 100, ..OFF }, now));
-    // Known already: whoever meets the instant in which another makes the entry, and that one has lost its core, goes
-    // without being counted rather than wait for it.
-    assert!(sources.enter(now, peer("192.0.2.1")).is_ok());
-    let shards: Vec<_> = (0..4)
-        .map(|_| {
-            let sources = Arc::clone(&sources);
-            std::thread::spawn(move || (0..1_000).filter(|_| sources.enter(now, peer("192.0.2.1")).is_ok()).count())
-        })
-        .collect();
-    let let_in: usize = shards.into_iter().map(|shard| shard.join().unwrap()).sum();
-    assert_eq!(let_in, 99);
+    for round in 0..200 {
+        // Nobody knows the source yet: the first instant counts too.
+        let sources = Arc::new(Sources::new(Limits { connections_per_ip: 100, ..OFF }, now));
+        let shards: Vec<_> = (0..4)
+            .map(|_| {
+                let sources = Arc::clone(&sources);
+                std::thread::spawn(move || (0..60).filter(|_| sources.enter(now, numbered(round)).is_ok()).count())
+            })
+            .collect();
+        let let_in: usize = shards.into_iter().map(|shard| shard.join().unwrap()).sum();
+        assert_eq!(let_in, 100);
+    }
+}
+
+#[test]
+fn new_sources_of_one_bucket_are_known_once_each_whoever_brings_them() {
+    let now = Instant::now();
+    let ways = u32::try_from(WAYS).unwrap();
+    for _ in 0..500 {
+        let sources = Arc::new(Sources::new(Limits { connections_per_ip: 1, table: WAYS, ..OFF }, now));
+        let shards: Vec<_> = (0..4_u32)
+            .map(|shard| {
+                let sources = Arc::clone(&sources);
+                std::thread::spawn(move || {
+                    let mine = (0..ways).map(|n| numbered((n + shard * 2) % ways));
+                    mine.filter(|one| sources.enter(now, *one).is_ok()).count()
+                })
+            })
+            .collect();
+        let let_in: usize = shards.into_iter().map(|shard| shard.join().unwrap()).sum();
+        assert_eq!(let_in, WAYS);
+        assert_eq!(sources.forgotten(), 0);
+    }
 }
