@@ -13,11 +13,16 @@ use crate::support::{PATIENCE, Server, eventually};
 /// What the server may use; half of it is taken when it has just started, most of that by its program.
 const LIMIT: u64 = 128 << 20;
 
+/// A line of what the kernel says about the process.
+fn status(server: &Server, key: &str) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let value = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    value.unwrap_or_else(|| panic!("no {key} in:\n{status}")).trim().to_owned()
+}
+
 /// The most that the process ever had in memory, as the kernel counts it.
 fn peak_bytes(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1_024
+    status(server, "VmHWM").strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1_024
 }
 
 fn state(server: &Server) -> String {
@@ -47,6 +52,12 @@ fn flood_until(wanted: &str, server: &Server, calm: &mut Calm, publishers: &mut 
             calm.beat();
         }
     }
+}
+
+#[test]
+fn no_shard_waits_for_a_huge_page_to_be_cleared() {
+    let server = Server::start("");
+    assert_eq!(status(&server, "THP_enabled"), "0");
 }
 
 #[test]
