@@ -287,11 +287,6 @@ impl Shard {
             self.sources.leave(connection.place, connection.is_admitted());
         }
         self.intake.on_close();
-        if let Some(waker) = self.clerk_waker.borrow().as_ref()
-            && self.state.get() != Phase::Serving
-        {
-            waker.wake_by_ref();
-        }
     }
 }
 

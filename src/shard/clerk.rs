@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt;
@@ -23,8 +24,9 @@ use crate::shard::lag::Lag;
 use crate::shard::mail::{OrderId, Report, ShardLoad, ToControl, ToShard};
 use crate::shard::{Phase, Rules, Shard};
 
-/// How often it looks at every connection's deadline: a deadline is kept to this and no finer.
-const SWEEP: Duration = Duration::from_millis(100);
+/// How often it looks at every connection's deadline: a deadline is kept to this and no finer. Every second look falls
+/// together with a report, as often as that is made by default.
+const SWEEP: Duration = Duration::from_millis(125);
 /// Mail read before others get their turn.
 const MAIL_PER_TURN: usize = 256;
 /// Connections that take over new rules before others get their turn.
@@ -36,11 +38,17 @@ const CLOSES_PER_TURN: usize = 256;
 pub async fn run(shard: Rc<Shard>, mut bell: Doorbell, listeners: Vec<Listening>) {
     let mut clock = Clock::new(Instant::now());
     while shard.state.get() != Phase::Stopped {
+        let is_hurried = shard.is_hurried();
+        shard.clerk_hurries.set(is_hurried);
+        clock.next_tick = clock.next_tick.min(shard.next_tick(&clock, Instant::now()));
         let until_tick = clock.next_tick.saturating_duration_since(Instant::now());
         {
             let mut tick = pin!(sleep(until_tick));
             let rung = poll_fn(|cx| {
                 *shard.clerk_waker.borrow_mut() = Some(cx.waker().clone());
+                if shard.clerk_hurries.get() != is_hurried {
+                    return Poll::Ready(false);
+                }
                 bell.poll_wait(cx, || shard.post.has_for_shard(shard.id)).map(|()| true)
             });
             let ticked = async {
@@ -66,6 +74,7 @@ pub async fn run(shard: Rc<Shard>, mut bell: Doorbell, listeners: Vec<Listening>
 
 /// What the clerk does when.
 struct Clock {
+    last_tick: Instant,
     next_tick: Instant,
     next_sweep: Instant,
     next_report: Instant,
@@ -79,6 +88,7 @@ struct Clock {
 impl Clock {
     fn new(now: Instant) -> Self {
         Self {
+            last_tick: now,
             next_tick: now,
             next_sweep: now,
             next_report: now,
@@ -228,8 +238,9 @@ impl Shard {
         let now = Instant::now();
         let late = now.saturating_duration_since(clock.next_tick);
         clock.lag_max = clock.lag_max.max(late);
-        clock.lag.record(late);
-        clock.next_tick = now + self.tick;
+        let ticks = clock.next_tick.saturating_duration_since(clock.last_tick).as_nanos() / self.tick.as_nanos().max(1);
+        clock.lag.record(late, usize::try_from(ticks).unwrap_or(usize::MAX).saturating_sub(1));
+        clock.last_tick = now;
         self.totals.borrow_mut().ticks += 1;
         // Publishers that ran ahead of the clock may be due again.
         for key in std::mem::take(&mut *self.paused.borrow_mut()) {
@@ -247,6 +258,35 @@ impl Shard {
         }
         if let Phase::Draining { deadline } = self.state.get() {
             self.drain_step(now, clock, deadline);
+        }
+        clock.next_tick = self.next_tick(clock, now);
+    }
+
+    /// When the clerk looks at the clock next: as soon as it may where somebody waits for that, and otherwise when it has
+    /// something to do.
+    fn next_tick(&self, clock: &Clock, now: Instant) -> Instant {
+        let soonest = now + self.tick;
+        if self.clerk_hurries.get() || !clock.lag.is_calm() {
+            return soonest;
+        }
+        clock.next_sweep.min(clock.next_report).max(soonest)
+    }
+
+    /// True while somebody waits for the next tick: publishers ahead of the clock, mail that control was not rung for or
+    /// had no room for, whoever is to leave in a drain.
+    fn is_hurried(&self) -> bool {
+        self.state.get() != Phase::Serving
+            || self.owes_ring.get()
+            || !self.paused.borrow().is_empty()
+            || !self.unsent.borrow().is_empty()
+    }
+
+    /// To be called when somebody begins to wait for the next tick.
+    pub(super) fn hurry_clerk(&self) {
+        if !self.clerk_hurries.replace(true)
+            && let Some(waker) = self.clerk_waker.borrow().as_ref()
+        {
+            waker.wake_by_ref();
         }
     }
 

@@ -246,6 +246,7 @@ impl Shard {
             if !connection.adapter.borrow().wants_read(now, &self.core.borrow()) {
                 // The clerk looks again at its next tick.
                 self.paused.borrow_mut().push(connection.key);
+                self.hurry_clerk();
                 return Ok(());
             }
             if turn > 0 && self.reads_in_rounds.get() && connection.adapter.borrow().is_publisher() {
