@@ -11,7 +11,7 @@ pub mod streams;
 
 pub use core::{Core, Outgoing};
 pub use guard::Guard;
-pub use rtmp::Rtmp;
+pub use rtmp::{Offered, Rtmp};
 pub use settings::Settings;
 pub use streams::{StreamSlot, Streams};
 

@@ -5,6 +5,7 @@ mod refusals;
 mod writing;
 
 pub use packager::Packager;
+pub use writing::Offered;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::adapter::{Flow, Rtmp, Sent, Wire};
+use crate::adapter::{Flow, Offered, Rtmp, Sent, Wire};
 use crate::admission::sources::Place;
 use crate::io::tcp;
 use crate::session::{CloseReason, Reason};
@@ -106,6 +106,36 @@ impl Connection {
         self.wake();
     }
 
+    /// Does what a write calls for.
+    fn after_write(&self, flow: Flow) -> Result<(), Ended> {
+        match flow {
+            Flow::Idle => Ok(()),
+            Flow::More => {
+                self.wake();
+                Ok(())
+            }
+            Flow::Blocked => {
+                self.blocked.set(true);
+                self.wake();
+                Ok(())
+            }
+            Flow::Gone => Err(Ended::Peer(Reason::ClientReset.into())),
+            Flow::GiveUp => Err(Ended::Order(CloseReason::with(Reason::SlowConsumer, "overflows"))),
+        }
+    }
+
+    /// The same for a write that its task did not make.
+    fn obey(&self, flow: Flow) {
+        if let Err(ended) = self.after_write(flow) {
+            self.order(ended);
+        }
+    }
+
+    /// False while the pump is to leave it alone: its task knows what to do.
+    fn takes_writes(&self) -> bool {
+        !self.blocked.get() && self.phase.get() == Phase::Open && self.order.get().is_none()
+    }
+
     /// True until either side ended it.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -153,6 +183,13 @@ impl Wire for Socket<'_> {
             tcp::Sent::Gone => Sent::Gone,
         }
     }
+}
+
+/// One of the pump's writes under way.
+pub struct Write {
+    connection: Rc<Connection>,
+    /// What became of the offer; `None` before, and where a defect ended it.
+    offered: Option<Offered>,
 }
 
 /// Serves a connection until it is closed.
@@ -365,51 +402,61 @@ impl Shard {
         self.write_now(connection, now)
     }
 
-    /// Writes what is due for a connection that is not known to be full. Called by the pump and by the task.
-    pub(super) fn write_now(&self, connection: &Connection, now: Instant) -> Result<(), Ended> {
+    /// Writes what is due for a connection that is not known to be full.
+    fn write_now(&self, connection: &Connection, now: Instant) -> Result<(), Ended> {
         let stream = connection.stream.borrow();
         let mut socket = Socket { stream: &stream, shard: self };
         let flow = connection.adapter.borrow_mut().write(now, &mut self.core.borrow_mut(), &mut socket);
-        match flow {
-            Flow::Idle => Ok(()),
-            Flow::More => {
-                connection.wake();
-                Ok(())
+        connection.after_write(flow)
+    }
+
+    /// The pump's writes for some players, a step at a time for all of them (see [`Rtmp::begin_write`]). Whatever ends a
+    /// connection is left to its task. `writes` is the pump's, kept for its memory.
+    pub(super) fn write_to(&self, players: &[Subscriber], now: Instant, writes: &mut Vec<Write>) {
+        self.gather(players, writes);
+        writes.retain(|Write { connection, .. }| {
+            let mut end = None;
+            self.guarded(connection, || {
+                end = Some(connection.adapter.borrow_mut().begin_write(now, &mut self.core.borrow_mut()));
+            });
+            if let Some(Some(flow)) = end {
+                connection.obey(flow);
             }
-            Flow::Blocked => {
-                connection.blocked.set(true);
-                connection.wake();
-                Ok(())
-            }
-            Flow::Gone => Err(Ended::Peer(Reason::ClientReset.into())),
-            Flow::GiveUp => Err(Ended::Order(CloseReason::with(Reason::SlowConsumer, "overflows"))),
+            matches!(end, Some(None))
+        });
+        for Write { connection, offered } in &mut *writes {
+            self.guarded(connection, || {
+                let stream = connection.stream.borrow();
+                let mut socket = Socket { stream: &stream, shard: self };
+                *offered = Some(connection.adapter.borrow().offer(&self.core.borrow(), &mut socket));
+            });
+        }
+        for Write { connection, offered } in writes.drain(..) {
+            let Some(offered) = offered else { continue };
+            self.guarded(&connection, || {
+                let flow = connection.adapter.borrow_mut().settle(now, &mut self.core.borrow_mut(), offered);
+                connection.obey(flow);
+            });
         }
     }
 
-    /// The pump's write: whatever ends the connection is left to its task.
-    pub(super) fn write_from_pump(&self, connection: &Connection, now: Instant) {
-        if connection.blocked.get() || connection.phase.get() != Phase::Open || connection.order.get().is_some() {
-            return;
-        }
-        match self.write_now(connection, now) {
-            Ok(()) => {}
-            Err(ended) => connection.order(ended),
-        }
-    }
-
-    /// Begins to bring into the cache what the writes for `coming` will touch, the first of them next: each object some
-    /// writes ahead of its use, and one that is found through another after that.
-    pub(super) fn fetch(&self, coming: &[Subscriber]) {
+    /// The players that take a write. What the writes will touch is asked for on the way, for all of them at a time: each
+    /// object is found through the one before it, and comes while the others' are asked for.
+    fn gather(&self, players: &[Subscriber], writes: &mut Vec<Write>) {
         let connections = self.connections.borrow();
-        let get = |ahead: usize| coming.get(ahead).and_then(|player| connections.get(player.0));
-        if let Some(connection) = get(3) {
+        // The connection may be gone, or another's by now: then this write finds nothing due.
+        let get = |player: &Subscriber| connections.get(player.0);
+        for connection in players.iter().filter_map(get) {
             ahead::fetch(&**connection);
         }
-        if let Some(connection) = get(2) {
+        writes.clear();
+        for connection in players.iter().filter_map(get).filter(|it| it.takes_writes()) {
             connection.adapter.borrow().fetch_place();
+            writes.push(Write { connection: Rc::clone(connection), offered: None });
         }
-        if let Some(connection) = get(1) {
-            connection.adapter.borrow().fetch_session(&self.core.borrow());
+        let core = self.core.borrow();
+        for Write { connection, .. } in &*writes {
+            connection.adapter.borrow().fetch_session(&core);
         }
     }
 

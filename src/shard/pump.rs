@@ -11,11 +11,15 @@ use std::time::{Duration, Instant};
 
 use glommio::timer::sleep;
 
+use crate::shard::connection::Write;
 use crate::shard::{Phase, Settings, Shard};
 use crate::stream::Subscriber;
 
 /// Players served before the executor is asked whether others are due.
 const PLAYERS_PER_SLICE: usize = 64;
+/// Players for whom a step of a write is done before the next step: as many as whose places, sessions and sockets stay in the
+/// second-level cache together.
+const PLAYERS_PER_STEP: usize = 32;
 /// Rounds at least this far apart read the publishers as well.
 const REST_MIN: Duration = Duration::from_millis(5);
 /// A wait shorter than this costs more than it merges.
@@ -24,7 +28,7 @@ const WAIT_MIN: Duration = Duration::from_micros(200);
 /// Runs for the life of the shard.
 pub async fn run(shard: Rc<Shard>) {
     let mut load = Load::new(Instant::now());
-    let (mut players, mut ends) = (Vec::new(), Vec::new());
+    let (mut players, mut ends, mut writes) = (Vec::new(), Vec::new(), Vec::new());
     let mut last_round_at = Instant::now();
     while shard.state.get() != Phase::Stopped {
         wait_for_frames(&shard).await;
@@ -48,7 +52,7 @@ pub async fn run(shard: Rc<Shard>) {
         };
         load.on_deliveries(last_round_at, deliveries);
         shard.wake_paced();
-        let busy = round(&shard, &players, &ends).await;
+        let busy = round(&shard, &players, &ends, &mut writes).await;
         load.on_round(players.len(), busy);
         let mut totals = shard.totals.borrow_mut();
         totals.rounds += 1;
@@ -69,21 +73,14 @@ async fn wait_for_frames(shard: &Shard) {
 /// One write for each player; returns the time it took, others' turns in between left out.
 /// `ends` are the ends of the streams among the players: when the last of a stream has its frames, they have been handed
 /// out, and how long that took is counted.
-async fn round(shard: &Shard, players: &[Subscriber], ends: &[(usize, Instant)]) -> Duration {
+async fn round(shard: &Shard, players: &[Subscriber], ends: &[(usize, Instant)], writes: &mut Vec<Write>) -> Duration {
     let mut busy = Duration::ZERO;
     let mut served = 0;
     let mut ends = ends.iter().peekable();
-    let mut coming = players;
     for slice in players.chunks(PLAYERS_PER_SLICE) {
         let began = Instant::now();
-        for player in slice {
-            shard.fetch(coming);
-            coming = coming.get(1..).unwrap_or_default();
-            // The connection may be gone, or another's by now: then this write finds nothing due.
-            let connection = shard.connections.borrow().get(player.0).map(Rc::clone);
-            if let Some(connection) = connection {
-                shard.guarded(&connection, || shard.write_from_pump(&connection, began));
-            }
+        for some in slice.chunks(PLAYERS_PER_STEP) {
+            shard.write_to(some, began, writes);
         }
         let done_at = Instant::now();
         busy += done_at.saturating_duration_since(began);

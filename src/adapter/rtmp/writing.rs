@@ -16,74 +16,99 @@ const SLICES_MAX: usize = 16;
 /// shard for longer than it takes to copy this much.
 const WRITE_BYTES_MAX: usize = 512 << 10;
 
+/// What was offered to the kernel and what it took of it, between [`Rtmp::offer`] and [`Rtmp::settle`].
+#[derive(Clone, Copy, Debug)]
+pub struct Offered {
+    bytes: usize,
+    slices: usize,
+    /// The rest of a frame, ahead of the engine's answers.
+    is_remainder: bool,
+    sent: Sent,
+}
+
 impl Rtmp {
     /// Writes what is due: the engine's own answers first, then the stream from the player's cursor on.
     pub fn write(&mut self, now: Instant, core: &mut Core, wire: &mut dyn Wire) -> Flow {
+        if let Some(flow) = self.begin_write(now, core) {
+            return flow;
+        }
+        let offered = self.offer(core, wire);
+        self.settle(now, core, offered)
+    }
+
+    /// The first of the three steps of [`write`](Self::write), for who writes to many: with one step at a time for all of
+    /// them neither our code nor the kernel's has to be fetched anew for each. Finds out what is due; where that is nothing,
+    /// the write ends here.
+    pub fn begin_write(&mut self, now: Instant, core: &mut Core) -> Option<Flow> {
         match self.prepare(now, core) {
-            Due::GiveUp { .. } => return Flow::GiveUp,
+            Due::GiveUp { .. } => Some(Flow::GiveUp),
             Due::Nothing if self.engine.output().is_empty() => {
                 self.close_ending(now, core);
-                return Flow::Idle;
+                Some(Flow::Idle)
             }
-            _ => {}
+            _ => None,
         }
+    }
+
+    /// The second: offers it to the kernel. Nothing may be pushed to the stream between this and the step before and after.
+    pub fn offer(&self, core: &Core, wire: &mut dyn Wire) -> Offered {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let mut log_first = false;
         let mut filled = 0;
-        let output = std::mem::take(self.engine.output());
-        let (offered, result) = {
-            let mut offered = 0_usize;
-            let live = match &self.role {
-                Role::Playing(it) => core.streams.get(it.slot).map(|entry| (&it.cursor, &entry.live)),
-                _ => None,
-            };
-            // An answer may not cut a chunk of the stream in two: the rest of a frame that is half out goes first.
-            if let Some((cursor, live)) = live {
-                let remainder = cursor.frame_remainder();
-                if remainder > 0 && !output.is_empty() {
-                    log_first = true;
-                    let max = remainder.min(WRITE_BYTES_MAX as u64);
-                    filled = cursor.slices(live, usize::try_from(max).unwrap_or(WRITE_BYTES_MAX), &mut slices);
-                }
-            }
-            if !log_first {
-                if !output.is_empty()
-                    && let Some(slot) = slices.first_mut()
-                {
-                    *slot = IoSlice::new(&output);
-                    filled = 1;
-                }
-                if let Some((cursor, live)) = live
-                    && let Some(rest) = slices.get_mut(filled..)
-                {
-                    filled = filled.saturating_add(cursor.slices(live, WRITE_BYTES_MAX, rest));
-                }
-            }
-            let slices = slices.get(..filled).unwrap_or_default();
-            for slice in slices {
-                offered = offered.saturating_add(slice.len());
-            }
-            if offered == 0 { (0, Sent::Bytes(0)) } else { (offered, wire.send(slices)) }
+        let mut is_remainder = false;
+        let output = self.engine.pending_output();
+        let live = match &self.role {
+            Role::Playing(it) => core.streams.get(it.slot).map(|entry| (&it.cursor, &entry.live)),
+            _ => None,
         };
-        let sent = match result {
+        // An answer may not cut a chunk of the stream in two: the rest of a frame that is half out goes first.
+        if let Some((cursor, live)) = live {
+            let remainder = cursor.frame_remainder();
+            if remainder > 0 && !output.is_empty() {
+                is_remainder = true;
+                let max = remainder.min(WRITE_BYTES_MAX as u64);
+                filled = cursor.slices(live, usize::try_from(max).unwrap_or(WRITE_BYTES_MAX), &mut slices);
+            }
+        }
+        if !is_remainder {
+            if !output.is_empty()
+                && let Some(slot) = slices.first_mut()
+            {
+                *slot = IoSlice::new(output);
+                filled = 1;
+            }
+            if let Some((cursor, live)) = live
+                && let Some(rest) = slices.get_mut(filled..)
+            {
+                filled = filled.saturating_add(cursor.slices(live, WRITE_BYTES_MAX, rest));
+            }
+        }
+        let slices = slices.get(..filled).unwrap_or_default();
+        let mut bytes = 0_usize;
+        for slice in slices {
+            bytes = bytes.saturating_add(slice.len());
+        }
+        let sent = if bytes == 0 { Sent::Bytes(0) } else { wire.send(slices) };
+        Offered { bytes, slices: filled, is_remainder, sent }
+    }
+
+    /// The third: books what the kernel took.
+    pub fn settle(&mut self, now: Instant, core: &mut Core, offered: Offered) -> Flow {
+        let sent = match offered.sent {
             Sent::Bytes(sent) => sent,
             Sent::Blocked => 0,
-            Sent::Gone => {
-                *self.engine.output() = output;
-                return Flow::Gone;
-            }
+            Sent::Gone => return Flow::Gone,
         };
-        let sent_from_output = if log_first { 0 } else { sent.min(output.len()) };
-        self.restore(output, sent_from_output);
-        self.on_written(now, core, sent, sent.saturating_sub(sent_from_output), offered);
-        if sent < offered || result == Sent::Blocked {
+        let answers = if offered.is_remainder { 0 } else { sent.min(self.engine.pending_output().len()) };
+        self.drop_output(answers);
+        self.on_written(now, core, sent, sent.saturating_sub(answers), offered.bytes);
+        if sent < offered.bytes || offered.sent == Sent::Blocked {
             return Flow::Blocked;
         }
-        if self.engine.output().is_empty() {
+        if self.engine.pending_output().is_empty() {
             self.close_ending(now, core);
         }
         // A player of one track gets a slice for each frame and may be owed more than fitted.
-        let has_more = log_first || offered >= WRITE_BYTES_MAX || filled == SLICES_MAX;
+        let has_more = offered.is_remainder || offered.bytes >= WRITE_BYTES_MAX || offered.slices == SLICES_MAX;
         if has_more { Flow::More } else { Flow::Idle }
     }
 
@@ -131,8 +156,7 @@ impl Rtmp {
         if from_log {
             self.on_written(now, core, sent, sent, sent);
         } else {
-            let output = std::mem::take(self.engine.output());
-            self.restore(output, sent);
+            self.drop_output(sent);
             self.on_written(now, core, sent, 0, sent);
         }
     }
@@ -194,11 +218,16 @@ impl Rtmp {
         due
     }
 
-    fn restore(&mut self, mut output: Vec<u8>, sent: usize) {
-        // An idle connection keeps no buffer: what is sent whole is freed rather than cleared.
+    fn drop_output(&mut self, sent: usize) {
+        if sent == 0 {
+            return;
+        }
+        let output = self.engine.output();
         if sent < output.len() {
             output.drain(..sent);
-            *self.engine.output() = output;
+        } else {
+            // An idle connection keeps no buffer: what is sent whole is freed rather than cleared.
+            *output = Vec::new();
         }
     }
 

@@ -329,6 +329,12 @@ impl Server {
         bytes
     }
 
+    /// The same to look at.
+    #[must_use]
+    pub fn pending_output(&self) -> &[u8] {
+        &self.output.bytes
+    }
+
     /// False while media waits for a verdict beyond `verdict_buffer`, or something for the next turn: stop reading.
     #[must_use]
     pub fn wants_read(&self) -> bool {
