@@ -206,6 +206,13 @@ impl Streams {
         self.inbound = inbound;
     }
 
+    /// True when [`pull`](Self::pull) would find something.
+    #[must_use]
+    pub fn has_inbound(&self) -> bool {
+        let queue = |slot: &StreamSlot| self.entries.get(slot.0).and_then(|entry| entry.inbound.as_ref());
+        self.inbound.iter().filter_map(queue).any(RelayReceiver::has_news)
+    }
+
     fn pull_one(&mut self, now: Instant, slot: StreamSlot, package: &dyn Package) {
         // The queue between shards is bounded, so this loop is.
         while let Some(item) =

@@ -132,13 +132,19 @@ impl Sleeper {
 
 impl Doorbell {
     /// Ready when rung, or at once when `has_mail` says so. Declares itself asleep before it looks, so that mail
-    /// which arrives in between rings.
+    /// which arrives in between rings. Everything that anybody rings for is mail: what `has_mail` does not look at may wait
+    /// for the next ring.
     pub fn poll_wait(&mut self, cx: &mut Context<'_>, has_mail: impl Fn() -> bool) -> Poll<()> {
         let mut bytes = [0u8; 64];
+        let mut is_rung = false;
         while let Poll::Ready(read) = Pin::new(&mut self.ear).poll_read(cx, &mut bytes) {
             if !matches!(read, Ok(1..)) {
                 break;
             }
+            is_rung = true;
+        }
+        if is_rung {
+            return Poll::Ready(());
         }
         self.shared.asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
@@ -152,10 +158,33 @@ impl Doorbell {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::sync::atomic::AtomicBool;
     use std::time::{Duration, Instant};
 
+    use futures_lite::FutureExt;
+
     use super::*;
+
+    #[test]
+    fn a_ring_is_heard_whatever_it_was_for() {
+        let (ringer, sleeper) = doorbell().unwrap();
+        glommio::LocalExecutor::default().run(async {
+            let mut bell = sleeper.bind();
+            assert!(poll_fn(|cx| Poll::Ready(bell.poll_wait(cx, || false))).await.is_pending());
+            let thread = std::thread::spawn(move || ringer.ring());
+            let rung = async {
+                poll_fn(|cx| bell.poll_wait(cx, || false)).await;
+                true
+            };
+            let late = async {
+                glommio::timer::sleep(Duration::from_secs(20)).await;
+                false
+            };
+            assert!(rung.or(late).await, "nobody heard it");
+            thread.join().unwrap();
+        });
+    }
 
     #[test]
     fn a_thread_that_waits_in_the_kernel_is_interrupted_and_no_other() {

@@ -49,7 +49,7 @@ pub async fn run(shard: Rc<Shard>, mut bell: Doorbell, listeners: Vec<Listening>
                 if shard.clerk_hurries.get() != is_hurried {
                     return Poll::Ready(false);
                 }
-                bell.poll_wait(cx, || shard.post.has_for_shard(shard.id)).map(|()| true)
+                bell.poll_wait(cx, || shard.has_mail()).map(|()| true)
             });
             let ticked = async {
                 tick.as_mut().await;
@@ -101,6 +101,11 @@ impl Clock {
 }
 
 impl Shard {
+    /// True when there is something that this shard is rung for: mail, or what other shards' relays bring.
+    fn has_mail(&self) -> bool {
+        self.post.has_for_shard(self.id) || self.core.borrow().streams.has_inbound()
+    }
+
     async fn read_mail(self: &Rc<Self>, listeners: &[Listening]) {
         for _ in 0..MAIL_PER_TURN {
             let Some(mail) = self.post.take_for_shard(self.id) else { return };

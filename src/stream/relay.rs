@@ -222,6 +222,12 @@ impl RelayReceiver {
         Some(item)
     }
 
+    /// True when there is something to receive, or the home shard's end is gone.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        !self.shared.queue.is_empty() || self.shared.sender_gone.load(Ordering::Acquire)
+    }
+
     /// True when the home shard's end is gone and nothing is left.
     #[must_use]
     pub fn is_closed(&self) -> bool {
