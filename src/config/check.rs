@@ -84,6 +84,7 @@ pub const RULES: &[Rule] = &[
         "the kernel cuts it to net.core.somaxconn in any case",
     ),
     time("shard.latency_max", |c| ms(c.shard.latency_max), 0, 2_000, "players feel more than two seconds"),
+    time("shard.latency_max_busy", |c| ms(c.shard.latency_max_busy), 0, 2_000, "players feel more than two seconds"),
     count("shard.merge_factor", |c| c.shard.merge_factor.into(), 0, 1_000, "latency_max is reached long before"),
     time(
         "shard.report_every",
@@ -516,8 +517,10 @@ fn contradictions(config: &Config, problems: &mut Vec<Problem>) {
     if rtmp.max_video > stream.relay_bytes {
         warn("stream.relay_bytes", "is smaller than rtmp.max_video, so a large keyframe cannot cross shards".into());
     }
-    if shard.latency_max > stream.queue_time {
-        warn("shard.latency_max", "is longer than stream.queue_time, so every player falls behind at once".into());
+    for (key, wait) in [("shard.latency_max", shard.latency_max), ("shard.latency_max_busy", shard.latency_max_busy)] {
+        if wait > stream.queue_time {
+            warn(key, "is longer than stream.queue_time, so every player falls behind at once".into());
+        }
     }
     if (stream.gop_bytes == 0) != (stream.gop_duration.is_zero()) {
         warn(

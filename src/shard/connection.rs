@@ -23,7 +23,7 @@ const READS_PER_TURN: u32 = 4;
 /// thousands.
 const MESSAGES_PER_TURN: u32 = 200;
 /// Published bytes of one stream that the pump has not handed out, beyond which its publisher is not read: the pace of
-/// the fan-out. Two hundred megabits a second pass within `latency_max`.
+/// the fan-out. Two hundred megabits a second pass within `latency_max`, one hundred within `latency_max_busy`.
 const UNFLUSHED_MAX: u64 = 1 << 20;
 /// How long a connection that we ended may take to read our last words.
 const LINGER: Duration = Duration::from_secs(1);

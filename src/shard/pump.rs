@@ -2,7 +2,7 @@
 //!
 //! An idle shard writes each frame at once. As the share of the core that this would take grows, the pump waits before
 //! each round, so that one write carries all that has become due for a player: half the writes at twice the wait.
-//! The wait is bounded by `latency_max`.
+//! The wait is bounded by `latency_max`, and where one core would not do without merging by up to `latency_max_busy`.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -152,7 +152,8 @@ impl Load {
     fn wait(&self, settings: &Settings) -> Duration {
         let share = self.per_second * self.seconds_per_write;
         let factor = (share * f64::from(settings.merge_factor)).clamp(0.0, 1.0);
-        settings.latency_max.mul_f64(factor)
+        let more = settings.latency_max_busy.saturating_sub(settings.latency_max);
+        (settings.latency_max + more.mul_f64((share - 1.0).clamp(0.0, 1.0))).mul_f64(factor)
     }
 }
 
@@ -178,9 +179,19 @@ mod tests {
     #[test]
     fn a_busy_shard_waits_for_as_long_as_it_may() {
         let settings = Settings::default();
-        assert_eq!(load(4_000, 70).wait(&settings), settings.latency_max);
+        assert_eq!(load(2_000, 70).wait(&settings), settings.latency_max);
         let half = load(250, 70).wait(&settings);
         assert!(half > settings.latency_max / 4 && half < settings.latency_max, "{half:?}");
+    }
+
+    #[test]
+    fn who_would_need_more_than_its_core_waits_longer_and_twice_as_long_at_most() {
+        let settings = Settings::default();
+        let more = load(4_000, 70).wait(&settings);
+        assert!(more > settings.latency_max && more < settings.latency_max_busy, "{more:?}");
+        assert_eq!(load(10_000, 70).wait(&settings), settings.latency_max_busy);
+        let strict = Settings { latency_max_busy: Duration::ZERO, ..settings };
+        assert_eq!(load(10_000, 70).wait(&strict), strict.latency_max);
     }
 
     #[test]

@@ -22,8 +22,13 @@ pub struct Settings {
     /// system calls under load (their number falls in proportion); an idle shard does not wait at all.
     #[serde(with = "units::duration")]
     pub latency_max: Duration,
+    /// The same for a shard that could not write each frame by itself even with all of its core: the bound grows with what it
+    /// would lack, and is this for one that would need two cores. It saves a third of the CPU there, and players see frames
+    /// that much later. No more than `latency_max` keeps that whatever the load.
+    #[serde(with = "units::duration")]
+    pub latency_max_busy: Duration,
     /// How strongly load turns into waiting. The wait before a round of writes is `latency_max` × this × the share of
-    /// the core that writing each frame by itself would take, at most `latency_max`. 0 writes every frame at once.
+    /// the core that writing each frame by itself would take, at most that. 0 writes every frame at once.
     pub merge_factor: u32,
     /// How often a shard reports its numbers to control.
     #[serde(with = "units::duration")]
@@ -85,6 +90,7 @@ impl Default for Settings {
             rtmp_listen: vec![SocketAddr::from(([0, 0, 0, 0], 1935))],
             backlog: 4_096,
             latency_max: Duration::from_millis(40),
+            latency_max_busy: Duration::from_millis(80),
             merge_factor: 6,
             report_every: Duration::from_millis(250),
             connections_max: 0,
