@@ -331,11 +331,14 @@ impl Streams {
     /// the end of each stream's players, and when the oldest of what they are owed came.
     pub fn take_dirty(&mut self, players: &mut Vec<Subscriber>, ends: &mut Vec<(usize, Instant)>) {
         for slot in self.dirty.drain(..) {
-            if let Some(entry) = self.entries.get_mut(slot.0) {
-                entry.unflushed_bytes = 0;
-                players.extend_from_slice(entry.live.subscribers());
-                let came_at = entry.dirty_at.take().filter(|_| !entry.live.subscribers().is_empty());
-                ends.extend(came_at.map(|at| (players.len(), at)));
+            let Some(entry) = self.entries.get_mut(slot.0) else { continue };
+            // A slot stands here twice when its stream went and another got its place. No player may be there twice: all
+            // are asked what they are owed before the first of them is given any of it.
+            let Some(came_at) = entry.dirty_at.take() else { continue };
+            entry.unflushed_bytes = 0;
+            players.extend_from_slice(entry.live.subscribers());
+            if !entry.live.subscribers().is_empty() {
+                ends.push((players.len(), came_at));
             }
         }
     }
@@ -486,5 +489,26 @@ mod tests {
         streams.unpublish(late, slot, publisher);
         streams.expire(late + window, &mut expired);
         assert!(matches!(expired.as_slice(), [Expired::Ended(ended)] if *ended == slot));
+    }
+
+    #[test]
+    fn a_stream_that_got_the_place_of_another_is_handed_out_once() {
+        let mut streams = Streams::new(Settings::default());
+        let name = |text| Name::app(text).unwrap();
+        let key = |stream| StreamKey::new(&name("default"), &name("live"), &Name::stream(stream).unwrap());
+        let start = Instant::now();
+        let slot = streams.open(start, &key("gone"));
+        streams.mark_dirty(start, slot);
+        let late = start + UNSUBSCRIBE_AFTER;
+        streams.expire(late, &mut Vec::new());
+        assert_eq!(streams.open(late, &key("next")), slot, "the place is another's now");
+        streams.subscribe(slot, Subscriber(7));
+        streams.mark_dirty(late, slot);
+
+        let (mut players, mut ends) = (Vec::new(), Vec::new());
+        streams.take_dirty(&mut players, &mut ends);
+        assert_eq!(players, [Subscriber(7)]);
+        assert_eq!(ends, [(1, late)]);
+        assert!(!streams.has_dirty());
     }
 }
