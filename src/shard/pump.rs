@@ -15,11 +15,9 @@ use crate::shard::connection::Write;
 use crate::shard::{Phase, Settings, Shard};
 use crate::stream::Subscriber;
 
-/// Players served before the executor is asked whether others are due.
-const PLAYERS_PER_SLICE: usize = 64;
-/// Players for whom a step of a write is done before the next step: as many as whose places, sessions and sockets stay in the
-/// second-level cache together.
-const PLAYERS_PER_STEP: usize = 32;
+/// Players served before the executor is asked whether others are due. A step of a write is done for all of them before the
+/// next step: as many as whose places, sessions and sockets stay in the second-level cache together.
+const PLAYERS_PER_SLICE: usize = 32;
 /// Rounds at least this far apart read the publishers as well.
 const REST_MIN: Duration = Duration::from_millis(5);
 /// A wait shorter than this costs more than it merges.
@@ -79,9 +77,7 @@ async fn round(shard: &Shard, players: &[Subscriber], ends: &[(usize, Instant)],
     let mut ends = ends.iter().peekable();
     for slice in players.chunks(PLAYERS_PER_SLICE) {
         let began = Instant::now();
-        for some in slice.chunks(PLAYERS_PER_STEP) {
-            shard.write_to(some, began, writes);
-        }
+        shard.write_to(slice, began, writes);
         let done_at = Instant::now();
         busy += done_at.saturating_duration_since(began);
         served += slice.len();
