@@ -11,8 +11,9 @@ use sluicegate::io::pages;
 static ALLOCATOR: Allocator = Allocator;
 
 /// mimalloc, but for whole pages. Only the runtime asks for these, for buffers that it registers with its rings. mimalloc
-/// would cut them from huge pages, and the kernel charges each ring for all of a huge page, two megabytes: the three rings
-/// of two shards would have locked 12 MiB for 384 KiB of buffers, where an ordinary user may lock 8.
+/// would cut them from a huge page where it has one (an operator allows them, or it is older than `main`), and the kernel
+/// charges each ring for all of a huge page, two megabytes: the three rings of two shards would have locked 12 MiB for
+/// 384 KiB of buffers, where an ordinary user may lock 8.
 struct Allocator;
 
 /// What whole pages are aligned to.
